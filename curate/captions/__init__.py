@@ -1,0 +1,1 @@
+"""Captions: cleaned, chosen, or made from a template."""

@@ -1,0 +1,36 @@
+"""What a filter is: a module that measures columns once and refuses by an SQL condition over them.
+
+A filter module has
+
+    VERSION    raised whenever its columns change
+    Options    a frozen dataclass of its options, each with a default
+    MEASURE    the names of those options that shape the columns; all others are thresholds, free to change
+    COLUMNS    ((name, type), …) in the words of `shards.schema.arrow_schema`; spelt `<filter>.<name>` in tables
+    measurer(options) -> Callable[[Facts], tuple]    one value per column (None: not known)
+    refuse(options) -> str     SQL that is true for a sample to be dropped; NULL keeps it
+    detail(options) -> str     SQL that gives the ledger's detail, such as `'3 words'`
+
+The reason in the ledger is the filter's name. Its docstring has four headings: what it does, why, example, options.
+A filter without columns of its own may refuse by any column of `curate.table.MEASURED` (width, height, caption …).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a filter may look at while measuring: captions and the image's numbers, never its bytes."""
+
+    source: str
+    caption: str
+    captions: tuple[str, ...]
+    caption_raw: str
+    width: int
+    height: int
+    original_width: int
+    original_height: int
+    original_format: str
+    bytes: int
+    class_name: str

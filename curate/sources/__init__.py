@@ -1,0 +1,1 @@
+"""Readers of native metadata. One file each, found by file name."""

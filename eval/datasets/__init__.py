@@ -1,0 +1,1 @@
+"""Downstream sets. One file each, found by file name."""

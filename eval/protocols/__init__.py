@@ -1,0 +1,1 @@
+"""Evaluation protocols. One file each, found by file name; each yields (name, value) pairs."""

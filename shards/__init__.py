@@ -1,0 +1,1 @@
+"""The shard format and the plumbing that every room stands on. No torch in here."""

@@ -1,0 +1,1 @@
+"""Errors, configuration, plug-ins, files, console and the engine: what all four rooms share."""

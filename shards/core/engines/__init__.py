@@ -1,0 +1,1 @@
+"""Where tasks run. One file per engine, found by file name."""

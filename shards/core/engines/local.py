@@ -1,0 +1,155 @@
+"""Local worker processes, spawned and supervised: a dead worker is replaced and its task divided."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from shards.core.engine import Done, Lost
+from shards.core.errors import RunError
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def _serve(connection: Connection, fn: Callable[[Any], Any]) -> None:
+    """Answer specs with results until the supervisor hangs up; runs in the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    while True:
+        try:
+            spec = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = (True, fn(spec))
+        except Exception as error:
+            import traceback
+
+            error.add_note(f"in a worker:\n{traceback.format_exc()}")
+            answer = (False, error)
+        try:
+            connection.send(answer)
+        except BrokenPipeError:
+            return
+
+
+@dataclass
+class _Worker:
+    fn: Callable[[Any], Any]
+    spec: Any = None
+    busy: bool = False
+    deadline: float | None = None
+    connection: Connection = field(init=False)
+    process: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.connection, theirs = _SPAWN.Pipe()
+        self.process = _SPAWN.Process(target=_serve, args=(theirs, self.fn), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def give(self, spec: Any, timeout: float | None) -> None:
+        self.spec, self.busy = spec, True
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        # A worker that died while idle shows itself on the next receive.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(spec)
+
+    def late(self) -> bool:
+        return self.busy and self.deadline is not None and time.monotonic() > self.deadline
+
+    def stop(self) -> None:
+        self.connection.close()
+        self.process.join(timeout=0 if self.busy else 2)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+    def why_dead(self) -> str:
+        self.process.join(timeout=5)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            return f"worker killed by {signal.Signals(-code).name}"
+        return f"worker left with exit code {code}"
+
+
+def run(
+    fn: Callable[[Any], Any],
+    specs: Iterable[Any],
+    *,
+    workers: int,
+    split: Callable[[Any], list[Any]] | None,
+    timeout: float | None,
+) -> Iterator[Done[Any, Any] | Lost[Any]]:
+    """Run tasks in local processes; see `shards.core.engine.map_unordered`."""
+    source, again = iter(specs), deque[Any]()
+    crew: list[_Worker] = []
+    nothing = object()
+
+    def following() -> Any:
+        return again.popleft() if again else next(source, nothing)
+
+    try:
+        for _ in range(max(1, workers)):
+            if (spec := following()) is nothing:
+                break
+            crew.append(_Worker(fn))
+            crew[-1].give(spec, timeout)
+        while any(w.busy for w in crew):
+            for worker in _ready(crew):
+                place = crew.index(worker)
+                outcome, why = _receive(worker)
+                if outcome is None:
+                    worker.stop()
+                    crew[place] = _Worker(fn)
+                    parts = split(worker.spec) if split else []
+                    if len(parts) > 1:
+                        again.extend(parts)
+                    else:
+                        yield Lost(worker.spec, why)
+                else:
+                    yield outcome
+                for idle in [w for w in crew if not w.busy]:
+                    if (spec := following()) is nothing:
+                        break
+                    idle.give(spec, timeout)
+    finally:
+        for worker in crew:
+            worker.stop()
+
+
+def _ready(crew: list[_Worker]) -> list[_Worker]:
+    """Wait until a worker has answered, died or overrun its time."""
+    busy = [w for w in crew if w.busy]
+    limits = [w.deadline for w in busy if w.deadline is not None]
+    patience = max(0.0, min(limits) - time.monotonic()) if limits else None
+    ready = set(wait([w.connection for w in busy], patience))
+    return [w for w in busy if w.connection in ready or w.late()]
+
+
+def _receive(worker: _Worker) -> tuple[Done[Any, Any] | None, str]:
+    if worker.late() and not worker.connection.poll():
+        worker.process.kill()
+        return None, "ran out of time"
+    try:
+        fine, value = worker.connection.recv()
+    except (EOFError, ConnectionResetError):
+        return None, worker.why_dead()
+    worker.busy = False
+    if not fine:
+        raise value
+    return Done(worker.spec, value), ""
+
+
+def default_workers() -> int:
+    """Return the number of cores this process may use."""
+    if (count := len(os.sched_getaffinity(0))) < 1:
+        raise RunError("this process may not run on any core")
+    return count

@@ -1,0 +1,226 @@
+"""Paths are URLs: a local path, or anything fsspec opens (`s3://…`, `memory://…`).
+
+Whatever is written is written beside its place, flushed, and renamed: a file that is there is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob as local_glob
+import hashlib
+import os
+import posixpath
+from collections.abc import Iterator
+from typing import IO, Any
+
+from shards.core.errors import UsageError
+
+
+def is_remote(path: str) -> bool:
+    """Return whether a path goes through fsspec."""
+    return "://" in path
+
+
+def _remote(path: str) -> tuple[Any, str]:
+    import fsspec
+
+    return fsspec.core.url_to_fs(path)  # type: ignore[no-any-return]
+
+
+def join(folder: str, *names: str) -> str:
+    """Join path parts with `/`; an absolute last part wins, as in os.path.join."""
+    return posixpath.join(folder, *names)
+
+
+def exists(path: str) -> bool:
+    """Return whether a file or folder is there."""
+    if is_remote(path):
+        fs, name = _remote(path)
+        return bool(fs.exists(name))
+    return os.path.exists(path)
+
+
+def is_dir(path: str) -> bool:
+    """Return whether a path is a folder."""
+    if is_remote(path):
+        fs, name = _remote(path)
+        return bool(fs.isdir(name))
+    return os.path.isdir(path)
+
+
+def size(path: str) -> int:
+    """Return a file's size in bytes."""
+    if is_remote(path):
+        fs, name = _remote(path)
+        return int(fs.size(name))
+    return os.path.getsize(path)
+
+
+def make_dirs(path: str) -> None:
+    """Make a folder and its parents; it may be there already."""
+    if is_remote(path):
+        fs, name = _remote(path)
+        fs.makedirs(name, exist_ok=True)
+    else:
+        os.makedirs(path, exist_ok=True)
+
+
+def remove(path: str) -> None:
+    """Remove a file or a whole folder; nothing happens where there is none."""
+    if not exists(path):
+        return
+    if is_remote(path):
+        fs, name = _remote(path)
+        fs.rm(name, recursive=True)
+    elif os.path.isdir(path):
+        import shutil
+
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
+def names(folder: str) -> list[str]:
+    """Return the sorted names in a folder; an absent folder has none."""
+    if not exists(folder):
+        return []
+    if is_remote(folder):
+        fs, name = _remote(folder)
+        return sorted({posixpath.basename(p.rstrip("/")) for p in fs.ls(name, detail=False)})
+    return sorted(os.listdir(folder))
+
+
+def find(pattern: str) -> list[str]:
+    """Return the sorted files that a path, a folder or a glob names (`**` and `{00000..00012}` work too).
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    found: list[str] = []
+    for one in _braces(pattern):
+        found += _matches(one)
+    if not found:
+        raise UsageError(f"no file at {pattern!r}", "a file, a folder, or a glob in quotes")
+    return sorted(set(found))
+
+
+def _braces(pattern: str) -> list[str]:
+    if "{" not in pattern:
+        return [pattern]
+    from braceexpand import braceexpand
+
+    return list(braceexpand(pattern))
+
+
+def _matches(path: str) -> list[str]:
+    if is_remote(path):
+        fs, name = _remote(path)
+        protocol = path.partition("://")[0]
+        if fs.isdir(name):
+            hits = fs.find(name)
+        else:
+            hits = [name] if fs.exists(name) else fs.glob(name)
+        return [f"{protocol}://{h.lstrip('/') if protocol == 'memory' else h}" for h in hits]
+    if os.path.isdir(path):
+        return [join(root, name) for root, _, files in os.walk(path) for name in files]
+    if os.path.exists(path):
+        return [path]
+    return [p for p in local_glob.glob(path, recursive=True) if os.path.isfile(p)]
+
+
+def open_read(path: str) -> IO[bytes]:
+    """Open a file for reading bytes."""
+    if is_remote(path):
+        fs, name = _remote(path)
+        return fs.open(name, "rb")  # type: ignore[no-any-return]
+    return open(path, "rb")
+
+
+def read_bytes(path: str) -> bytes:
+    """Return a whole file."""
+    with open_read(path) as file:
+        return file.read()
+
+
+def read_text(path: str) -> str:
+    """Return a whole UTF-8 file; a byte-order mark is dropped."""
+    return read_bytes(path).decode("utf-8-sig")
+
+
+def read_range(path: str, offset: int, length: int) -> bytes:
+    """Return `length` bytes from `offset` on."""
+    if is_remote(path):
+        fs, name = _remote(path)
+        return fs.cat_file(name, offset, offset + length)  # type: ignore[no-any-return]
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_write(path: str) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears under its name only when the block ends well.
+
+    On an error the half-written file is removed and the error goes on.
+    """
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder + '/' if folder else ''}.{name}.tmp-{os.getpid()}"
+    if is_remote(path):
+        fs, target = _remote(path)
+        _, beside = _remote(temporary)
+        try:
+            with fs.open(beside, "wb") as file:
+                yield file
+            fs.mv(beside, target)
+        except BaseException:
+            if fs.exists(beside):
+                fs.rm(beside)
+            raise
+        return
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a whole file at once, atomically."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a whole UTF-8 file at once, atomically."""
+    write_bytes(path, text.encode())
+
+
+def sha256(path: str) -> str:
+    """Return a file's sha256 in hex, reading it in pieces."""
+    with open_read(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def identity(path: str) -> list[Any]:
+    """Return what tells a container's version without reading it: name, size, and mtime in ns where there is one."""
+    if is_remote(path):
+        fs, name = _remote(path)
+        info = fs.info(name)
+        stamp = info.get("ETag") or info.get("mtime") or info.get("created") or ""
+        return [posixpath.basename(name), int(info["size"] or 0), str(stamp)]
+    status = os.stat(path)
+    return [os.path.basename(path), status.st_size, status.st_mtime_ns]
+
+
+def relative(path: str, base: str) -> str:
+    """Return `path` relative to the folder `base`, with `/` between parts."""
+    if is_remote(path) or is_remote(base):
+        return posixpath.relpath(path.partition("://")[2], base.partition("://")[2])
+    return os.path.relpath(path, base).replace(os.sep, "/")

@@ -1,0 +1,40 @@
+"""What flows: a sample's identity, and the order that follows from it.
+
+uid and rank are functions of names and numbers alone, known before anything is fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+_HEX32 = re.compile(r"[0-9a-f]{32}")
+KEY_RULE = re.compile(r"[0-9A-Za-z_-]{1,90}")
+
+
+def uid_of(source: str, source_id: str) -> str:
+    """Return the uid of a sample: the first 32 hex digits of sha256(source name, NUL, id).
+
+    An id that is a 32-hex uid already (DataComp's, ours) is kept.
+    """
+    if _HEX32.fullmatch(source_id):
+        return source_id
+    return hashlib.sha256(f"{source}\0{source_id}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def rank_key(seed: int, uid: str) -> int:
+    """Return the 64-bit rank of a uid: the first 8 bytes, big-endian, of sha256("SEED:UID"). Ties go by uid."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{uid}".encode()).digest()[:8], "big")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a build as the reader hands it out.
+
+    `members` maps extensions (`jpg`, `txt`, `cls`) to bytes; `row` is the sidecar row, where one was asked for.
+    """
+
+    key: str
+    members: dict[str, bytes]
+    row: dict[str, object] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Losses: tensors become a scalar. One file each, found by file name."""
