@@ -122,10 +122,31 @@ def _matches(path: str) -> list[str]:
             hits = [name] if fs.exists(name) else fs.glob(name)
         return [f"{protocol}://{h.lstrip('/') if protocol == 'memory' else h}" for h in hits]
     if os.path.isdir(path):
-        return [join(root, name) for root, _, files in os.walk(path) for name in files]
+        return [join(path, name) for name in walk(path)]
     if os.path.exists(path):
         return [path]
     return [p for p in local_glob.glob(path, recursive=True) if os.path.isfile(p)]
+
+
+def walk(folder: str) -> list[str]:
+    """Return the sorted names of all files under a folder, relative to it, with `/` between parts.
+
+    Raises:
+        UsageError: there is no such folder, or a part of it cannot be read.
+    """
+    if is_remote(folder):
+        fs, name = _remote(folder)
+        root = name.rstrip("/") + "/"
+        return sorted(p.removeprefix(root) for p in fs.find(name))
+    found = []
+    for root, _, files in os.walk(folder, onerror=_unreadable):
+        inner = os.path.relpath(root, folder).replace(os.sep, "/")
+        found += files if inner == "." else [f"{inner}/{name}" for name in files]
+    return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise UsageError(f"cannot read the folder {error.filename!r}: {error.strerror}", "a readable folder") from error
 
 
 def open_read(path: str) -> IO[bytes]:
