@@ -1,0 +1,18 @@
+"""Where the real sample lies: `PROVENDER_REALDATA`, else `../shared/realdata` beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """Return the folder of the real-data sample; tests are skipped where it is not."""
+    checkout = Path(__file__).resolve().parents[2]
+    folder = Path(os.environ.get("PROVENDER_REALDATA") or checkout.parent / "shared" / "realdata")
+    if not (folder / "README.md").is_file():
+        pytest.skip(f"no real-data sample at {folder}; PROVENDER_REALDATA names another place")
+    return folder
