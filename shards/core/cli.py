@@ -25,7 +25,8 @@ from shards.core.errors import ProvenderError, UsageError, closest
 class Command:
     """One verb: its configuration class, `package.module:function` to run, and one line of help.
 
-    The function takes the loaded configuration and returns None or an exit code. `config` may also be a string
+    The function takes the loaded configuration and returns None or an exit code. A configuration class that has a
+    class method `from_flags` gets the flags that were given, and makes itself of them. `config` may also be a string
     `package.module:Class`, imported only when the verb is used. `extra_flags` names a function that adds flags
     known only at run time (plug-in options) as `{flag: (annotation, help)}`; they arrive in the field `extra`.
     """
@@ -87,7 +88,9 @@ def _dispatch(prog: str, about: str, commands: Mapping[str, Command], arguments:
     values = {k: v for k, v in given.items() if k not in extra}
     if extra:
         values["extra"] = {k: v for k, v in given.items() if k in extra}
-    return int(_resolve(command.run)(load(config_class, values, "")) or 0)
+    from_flags = getattr(config_class, "from_flags", None)
+    config = from_flags(values) if from_flags else load(config_class, values, "")
+    return int(_resolve(command.run)(config) or 0)
 
 
 def parser_for(config: type, prog: str, about: str, extra: Mapping[str, tuple[Any, str]] | None = None) -> argparse.ArgumentParser:
