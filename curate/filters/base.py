@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shards.core.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -34,3 +36,19 @@ class Facts:
     original_format: str
     bytes: int
     class_name: str
+
+
+def outside(sql: str, least: float | None, most: float | None, least_name: str, most_name: str) -> str:
+    """Return SQL that is true where a number lies outside of limits; None is no limit. NULL stays NULL.
+
+    Raises:
+        UsageError: a limit is negative, or nothing lies between the two.
+    """
+    for name, limit in ((least_name, least), (most_name, most)):
+        if limit is not None and limit < 0:
+            raise UsageError(f"{name}: found {limit}", "a number of at least 0")
+    if least is not None and most is not None and least > most:
+        raise UsageError(f"{least_name} {least} is above {most_name} {most}: nothing would be kept")
+    tests = [f"{sql} < {least!r}"] if least else []
+    tests += [f"{sql} > {most!r}"] if most is not None else []
+    return f"({' OR '.join(tests) or 'FALSE'})"

@@ -13,9 +13,13 @@ A source module has
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
+from typing import Any
 
 from shards.core import fs
+from shards.core.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,42 @@ class Record:
 
 
 def list_inputs(pattern: str, suffixes: tuple[str, ...] = ()) -> list[Input]:
-    """Return the inputs that a file, folder or glob names, each named relative to their common folder."""
-    paths = [p for p in fs.find(pattern) if not suffixes or p.endswith(suffixes)]
-    folder = common_folder(paths)
-    return [Input(p, fs.relative(p, folder)) for p in paths]
+    """Return the inputs that a file, folder or glob names, each named relative to what the user gave.
+
+    The suffixes choose among a folder's files; a file or a glob names its files itself. Files beside them never
+    change a name, since names are part of some sources' ids.
+
+    Raises:
+        UsageError: nothing is there, or no file of the folder has one of the suffixes.
+    """
+    paths = fs.find(pattern)
+    base = _base(pattern)
+    if fs.is_dir(pattern):
+        visible = [p for p in paths if "/." not in "/" + fs.relative(p, base)]
+        paths = [p for p in visible if not suffixes or p.lower().endswith(suffixes)]
+        if not paths:
+            raise UsageError(f"no {' or '.join(suffixes)} file in {pattern!r}", advice="name the files with a glob in quotes")
+    return [Input(p, fs.relative(p, base)) for p in paths]
 
 
-def common_folder(paths: list[str]) -> str:
-    """Return the deepest folder that holds all paths."""
-    parts = [p.split("/")[:-1] for p in paths]
-    shared = []
-    for level in zip(*parts, strict=False):
-        if len(set(level)) > 1:
-            break
-        shared.append(level[0])
-    return "/".join(shared) or ("/" if paths and paths[0].startswith("/") else ".")
+def _base(pattern: str) -> str:
+    """Return the folder that names are relative to: the pattern itself, or what stands before its first wildcard."""
+    if fs.is_dir(pattern):
+        return pattern
+    fixed = pattern if fs.exists(pattern) else re.split(r"[*?\[{]", pattern, maxsplit=1)[0]
+    return fixed.rpartition("/")[0] or ("/" if fixed.startswith("/") else ".")
+
+
+def storable(value: Any) -> str:
+    """Return a JSON scalar as text that UTF-8 can hold: null is empty, a lone surrogate becomes U+FFFD."""
+    text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def meta_json(values: dict[str, Any]) -> str:
+    """Return native extras as one JSON object, or an empty string where there are none."""
+    return storable(json.dumps(values, ensure_ascii=False, separators=(",", ":"))) if values else ""

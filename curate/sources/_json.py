@@ -1,0 +1,121 @@
+"""Read the records of a large JSON file one by one: a list, or an object that holds the list under a key."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from typing import IO, Any
+
+from shards.core import fs
+from shards.core.errors import TornFileError, UsageError
+
+CHUNK = 1 << 20
+MAX_RECORD = 16 << 20
+_SPACE = " \t\r\n"
+
+
+def _no_constant(_: str) -> None:
+    """NaN and infinities are no JSON: they are read as null."""
+
+
+class _Text:
+    """A JSON file as a window of text that moves forward."""
+
+    def __init__(self, file: IO[bytes], path: str) -> None:
+        self.path, self._file = path, file
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
+        self._decoder = json.JSONDecoder(parse_constant=_no_constant)
+        self._window, self._at, self._ended = "", 0, False
+
+    def peek(self) -> str:
+        """Return the next character that is no space; an empty string at the end of the file."""
+        while True:
+            while self._at < len(self._window):
+                if self._window[self._at] not in _SPACE:
+                    return self._window[self._at]
+                self._at += 1
+            if not self._more():
+                return ""
+
+    def skip(self, character: str) -> bool:
+        """Step over `character` if it comes next."""
+        if self.peek() != character:
+            return False
+        self._at += 1
+        return True
+
+    def expect(self, character: str) -> None:
+        """Step over `character`, which must come next."""
+        if not self.skip(character):
+            raise self.torn(f"found {self.peek() or 'the end of the file'!r} where {character!r} is due")
+
+    def value(self) -> Any:
+        """Return the next JSON value."""
+        self.peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._window, self._at)
+            except (json.JSONDecodeError, RecursionError) as error:
+                if len(self._window) - self._at > MAX_RECORD or not self._more():
+                    raise self.torn(str(error)) from error
+                continue
+            # A number at the window's end may go on behind it.
+            if end < len(self._window) or not self._more():
+                self._at = end
+                return value
+
+    def torn(self, why: str) -> TornFileError:
+        """Return the error for a file that ends or breaks here."""
+        return TornFileError(f"{self.path}: cut off or no JSON: {why}", advice="fetch the file again")
+
+    def _more(self) -> bool:
+        if self._ended:
+            return False
+        raw = self._file.read(CHUNK)
+        self._ended = not raw
+        self._window = self._window[self._at :] + self._utf8.decode(raw, final=self._ended)
+        self._at = 0
+        return True
+
+
+def records(path: str, key: str) -> Iterator[Any]:
+    """Yield the items of the top-level list, or of the list under `key` of the top-level object.
+
+    Raises:
+        UsageError: the file holds neither.
+        TornFileError: the file is cut off, or no JSON from some byte on; items before it were yielded.
+    """
+    with fs.open_read(path) as file:
+        text = _Text(file, path)
+        if text.skip("["):
+            yield from _items(text)
+        elif text.skip("{"):
+            yield from _under(text, key)
+        elif not text.peek():
+            raise text.torn("the file is empty")
+        else:
+            raise UsageError(f"{path}: no JSON list or object", f"a JSON object with a list {key!r}")
+
+
+def _under(text: _Text, key: str) -> Iterator[Any]:
+    seen = []
+    while not text.skip("}"):
+        name = text.value()
+        text.expect(":")
+        seen.append(str(name))
+        if name == key and text.skip("["):
+            yield from _items(text)
+        else:
+            text.value()
+        text.skip(",")
+    if key not in seen:
+        raise UsageError(f"{text.path}: an object of {', '.join(seen) or 'nothing'}", f"a JSON object with a list {key!r}")
+
+
+def _items(text: _Text) -> Iterator[Any]:
+    while not text.skip("]"):
+        yield text.value()
+        if not text.skip(","):
+            text.expect("]")
+            return

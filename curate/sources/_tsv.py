@@ -1,0 +1,112 @@
+"""Headerless TSV without quoting, as Conceptual Captions publishes it: one record per line, read as it stands.
+
+A quote mark is a character, `NA` and `null` are words, and only a line feed (after an optional carriage return)
+ends a line. A byte-order mark is passed over; bytes that are no UTF-8 become U+FFFD.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from itertools import islice
+
+from curate.sources.base import Input, Record, list_inputs, meta_json, storable
+from shards.core import fs
+from shards.core.errors import TornFileError, UsageError
+
+SNIFFED_LINES = 200
+_URL = re.compile(r"\s*https?://", re.IGNORECASE)
+_FOREIGN = {
+    b"\x1f\x8b": "gzip: unpack it first",
+    b"PAR1": "a parquet file",
+    codecs.BOM_UTF16_LE: "UTF-16: write it again as UTF-8",
+    codecs.BOM_UTF16_BE: "UTF-16: write it again as UTF-8",
+    b"PK\x03\x04": "a zip file: unpack it first",
+}
+# A source's name, the columns of its lines, and how many further columns its labelled subset has.
+LAYOUTS = {"cc3m": ("caption", "url", "labels", "mids", "confidences"), "cc12m": ("url", "caption")}
+
+
+def lines(path: str) -> Iterator[tuple[str, bool]]:
+    """Yield each line without its end, and whether it had one. Memory holds one line."""
+    with fs.open_read(path) as file:
+        for number, raw in enumerate(file):
+            raw = raw.removeprefix(codecs.BOM_UTF8) if number == 0 else raw
+            ended = raw.endswith(b"\n")
+            yield raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace"), ended
+
+
+def inputs(pattern: str, source: str) -> list[Input]:
+    """Return the TSV files a pattern names, after a look at each one's first lines."""
+    found = list_inputs(pattern, (".tsv", ".txt"))
+    for one in found:
+        layout(one.path, source)
+    return found
+
+
+def layout(path: str, source: str) -> tuple[str, ...]:
+    """Return the columns that a file's first lines show for `source`.
+
+    Raises:
+        UsageError: the file is of another kind, or its columns are those of another source.
+    """
+    _refuse_foreign(path, source)
+    shapes = [shape(line) for line, _ in islice(lines(path), SNIFFED_LINES)]
+    fitting = {
+        name: sum(width in (2, len(columns)) and url == columns.index("url") for width, url in shapes) for name, columns in LAYOUTS.items()
+    }
+    best = max(fitting, key=lambda name: (fitting[name], name == source))
+    if shapes and fitting[best] == 0:
+        raise UsageError(f"{path}: no line of the first {len(shapes)} is {describe(source)}", describe(source), "name another --source")
+    if best != source:
+        raise UsageError(f"{path}: this looks like {best}: {describe(best)}", describe(source), f"use --source {best}")
+    widths = [fields for fields, url in shapes if url == LAYOUTS[source].index("url")]
+    full = len(LAYOUTS[source])
+    return LAYOUTS[source] if widths.count(full) > len(widths) / 2 else LAYOUTS[source][:2]
+
+
+def shape(line: str) -> tuple[int, int]:
+    """Return a line's number of fields, and which of the first two is the only URL (-1: neither or both)."""
+    fields = line.split("\t")
+    urls = [i for i, field in enumerate(fields[:2]) if _URL.match(field)]
+    return len(fields), urls[0] if len(urls) == 1 else -1
+
+
+def describe(source: str) -> str:
+    """Return a source's line in words, such as `url⇥caption`."""
+    return "⇥".join(LAYOUTS[source][:2])
+
+
+def read(path: str, name: str, source: str) -> Iterator[Record]:
+    """Yield a record per line; one that is not of the layout has the status bad_record.
+
+    Raises:
+        UsageError: see `layout`.
+        TornFileError: the last line has no end and too few fields.
+    """
+    columns = layout(path, source)
+    for row, (line, ended) in enumerate(lines(path)):
+        fields = line.split("\t")
+        if not ended and len(fields) < len(columns):
+            raise TornFileError(f"{path}: line {row + 1} is cut off", f"{len(columns)} columns", "fetch the file again")
+        values = dict(zip(columns, fields, strict=False))
+        if len(fields) != len(columns):
+            yield _bad(name, row, line, f"{len(fields)} fields, not {len(columns)}")
+        elif not _URL.match(values["url"]):
+            yield _bad(name, row, line, f"no URL in field {columns.index('url') + 1}")
+        else:
+            url, caption = values.pop("url").strip(), values.pop("caption")
+            yield Record(f"{url}\n{caption}", (caption,), row, (url,), meta=meta_json(values))
+
+
+def _bad(name: str, row: int, line: str, why: str) -> Record:
+    return Record(f"{name}:{row}", (storable(line),), row, status="bad_record", detail=f"line {row + 1}: {why}")
+
+
+def _refuse_foreign(path: str, source: str) -> None:
+    with fs.open_read(path) as file:
+        head = file.read(4)
+    for magic, what in _FOREIGN.items():
+        if head.startswith(magic):
+            raise UsageError(f"{path}: this is {what}", f"a TSV of {describe(source)}")

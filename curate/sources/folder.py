@@ -1,0 +1,52 @@
+"""A folder of images with captions or classes beside them: CSV, TSV, JSONL, .token, COCO JSON, sidecars, class folders.
+
+A sample's id is its image's path relative to the folder. The layout is sniffed (`shards/folders.py` lists them all).
+Class folders give class names and no captions: those come from templates (`--template 'a photo of a {}'`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from curate.sources.base import Input, Pointer, Record, meta_json, storable
+from shards import folders
+from shards.core.config import option
+
+VERSION = 1
+IMAGES = "inline"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the folder is to be understood, where sniffing does not do."""
+
+    layout: str = option("", "csv | tsv | jsonl | json | token | coco | sidecar | classes | images; sniffed if empty")
+    captions_file: str = option("", "the captions file, relative to the folder")
+    image_column: str = option("", "the column of a captions file that names the image")
+    caption_column: str = option("", "the column of a captions file that holds the caption")
+    images: str = option("", "the folder of the images, relative to the folder")
+
+
+def inputs(pattern: str, options: Options) -> list[Input]:
+    """Return the one input: the folder, or its captions file, whose layout is checked."""
+    _open(pattern, options)
+    return [Input(pattern, ".")]
+
+
+def read(input: Input, options: Options) -> Iterator[Record]:
+    """Yield a record per image, with all its captions."""
+    for row, item in enumerate(_open(input.path, options)):
+        image = Pointer(item.image) if item.image else None
+        captions = tuple(map(storable, item.captions))
+        yield Record(
+            item.id, captions, row, image=image, class_index=item.class_index, class_name=storable(item.class_name),
+            licence=storable(item.licence), status=item.status, detail=storable(item.problem), meta=meta_json(item.meta),
+        )  # fmt: skip
+
+
+def _open(path: str, options: Options) -> folders.FolderSet:
+    return folders.read_folder(
+        path, image_column=options.image_column, caption_column=options.caption_column, captions_file=options.captions_file,
+        images=options.images, layout=options.layout,
+    )  # fmt: skip
