@@ -122,12 +122,17 @@ def walk(file: IO[bytes], name: str = "tar") -> Iterator[Member]:
         raise TornFileError(f"{name}: cut off at byte {size_limit}")
 
 
-def _check_header(block: bytes, offset: int, name: str) -> None:
+def is_header(block: bytes) -> bool:
+    """Return whether a block's checksum is that of a tar header."""
     try:
         stated = int(block[148:156].strip(b" \0") or b"-1", 8)
     except ValueError:
         stated = -1
-    if stated != sum(block[:148]) + 8 * 32 + sum(block[156:]):
+    return stated == sum(block[:148]) + 8 * 32 + sum(block[156:])
+
+
+def _check_header(block: bytes, offset: int, name: str) -> None:
+    if not is_header(block):
         raise TornFileError(f"{name}: no tar header at byte {offset}", "an uncompressed tar", "unpack .tar.gz files first")
 
 
@@ -165,10 +170,11 @@ def _safe(member: str, name: str) -> str:
 
 
 def samples(members: Iterable[Member]) -> Iterator[list[Member]]:
-    """Group adjacent members with one key, as webdataset and DALI do; dot-files are passed over."""
+    """Group adjacent members with one key, as webdataset and DALI do; dot-files and names without a dot are passed over."""
     group: list[Member] = []
     for member in members:
-        if member.name.rpartition("/")[2].startswith("."):
+        base = member.name.rpartition("/")[2]
+        if base.startswith(".") or "." not in base:
             continue
         if group and group[0].key != member.key:
             yield group
