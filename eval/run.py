@@ -1,0 +1,98 @@
+"""`evaluate PROTOCOL`: load the model, open the data, run the protocol, append its scores to the table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from eval import results
+from eval.config import EvalConfig
+from eval.datasets.base import label_of
+from eval.features import VERSION as FEATURES
+from eval.features import Encoded, Encoder
+from eval.metrics import Score
+from eval.protocols.base import Bench
+from eval.tables import long_table
+from shards.core import registry
+from shards.core.config import digest
+from shards.core.console import emit, say
+from shards.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from train.model import Loaded
+
+_LISTED = 100  # undecodable images that a row names; it counts all
+
+
+def evaluate(config: EvalConfig) -> None:
+    """Run one evaluation and print its rows.
+
+    Raises:
+        UsageError: a checkpoint, data set or flag that does not fit; nothing is appended then.
+    """
+    from train.model import load_checkpoint
+
+    if config.limit < 0 or config.batch_size < 1 or config.workers < 0:
+        found = f"--limit {config.limit} --batch-size {config.batch_size} --workers {config.workers}"
+        raise UsageError(found, "limit and workers from 0, batch size from 1")
+    protocol: Any = registry.get("eval.protocols", config.PROTOCOL)
+    loaded = load_checkpoint(config.checkpoint)
+    bench = Bench(Encoder(loaded, device_of(config.device), config.batch_size, config.workers, config.cache), config)
+    test = bench.encode(bench.open(config.data, config.classnames).limit(config.limit))
+    test = replace(test, examples=replace(test.examples, name=config.data_name)) if config.data_name else test
+    pairs = list(protocol.run(config, bench, test))
+    rows = [_row(config, protocol.VERSION, loaded, test, metric, score) for metric, score in pairs]
+    results.append(config.results, rows)
+    emit([asdict(row) for row in rows] if config.json else long_table([asdict(row) for row in rows]))
+    say(f"{len(rows)} results appended to {config.results}")
+
+
+def device_of(name: str) -> str:
+    """Return the torch device of `--device`; auto takes a GPU where there is one."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: no GPU here", "cpu, auto")
+    try:
+        return str(torch.device(name))
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}", "cpu, cuda, cuda:N, auto") from error
+
+
+def _row(config: EvalConfig, version: int, loaded: Loaded, test: Encoded, metric: str, score: Score) -> results.Row:
+    settings = {**score.settings, "limit": config.limit, "protocol_version": version, "features_version": FEATURES}
+    examples = test.examples
+    return results.Row(
+        name=config.name or model_label(config.checkpoint),
+        data=examples.name,
+        protocol=config.PROTOCOL,
+        metric=metric,
+        main=metric == examples.metric,
+        value=score.value,
+        low=score.low,
+        high=score.high,
+        interval=score.interval,
+        k=score.k,
+        n=score.n,
+        n_undecodable=len(test.undecodable),
+        n_classes=len(examples.classes),
+        runs=score.runs,
+        checkpoint=loaded.digest,
+        step=loaded.step,
+        samples_seen=loaded.samples_seen,
+        manifests=tuple(loaded.manifests),
+        train_config=digest(loaded.config),
+        dataset=test.digest,
+        classes=examples.class_digest,
+        config=digest({"protocol": config.PROTOCOL, "k": score.k, **settings}),
+        settings=settings,
+        undecodable=test.undecodable[:_LISTED],
+    )
+
+
+def model_label(path: str) -> str:
+    """Return what tables call a checkpoint: its folder's name and its own, without suffix."""
+    folder, _, file = path.rstrip("/").rpartition("/")
+    return f"{label_of(folder)}/{file.rpartition('.')[0]}" if folder and "." in file else file
