@@ -1,0 +1,193 @@
+"""`curate build-shards`: measure, decide, write, report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from curate.config import BuildConfig, Recipe, SourceSpec, resolve
+from curate.decide import Decided, decide, stages, waterfall
+from curate.listing import join_pool, list_records
+from curate.measure import Part, codecs, measure, table_digest
+from curate.write import class_names, members_of, write, write_ledger
+from shards.core import fs
+from shards.core.config import dump
+from shards.core.console import emit, say
+from shards.core.engines.local import default_workers
+from shards.core.errors import UsageError
+from shards.manifest import NAME, Manifest, read_manifest
+
+VERSION = "provender 0.1.0"
+
+
+def build_shards(config: BuildConfig) -> int:
+    """Turn a recipe into a finished build; run again it resumes, or finds nothing to do."""
+    recipe = resolve(config)
+    if config.dry_run:
+        emit(dump(recipe) if config.json else recipe_yaml(recipe))
+        return 0
+    if not config.output:
+        raise UsageError("no output folder", "--output DIR")
+    output, work = config.output.rstrip("/"), _work(config)
+    _refuse_other(output, recipe, config.overwrite)
+    parts, torn = measured(recipe, work, config)
+    if _is_whole(output, recipe, table_digest(parts), config.overwrite):
+        say(f"{output}: this build is there already, nothing to do")
+        return _finish(output, config.json)
+    decided = decide(recipe, parts, work, _workers(config))
+    _prepare(output, recipe)
+    manifest = _write(recipe, decided, parts, torn, work, output, config)
+    say(waterfall(decided.sources, stages(recipe)))
+    say(f"{output}: {manifest.samples:,} samples in {len(manifest.shards)} shards")
+    return _finish(output, config.json)
+
+
+def measured(recipe: Recipe, work: str, config: BuildConfig) -> tuple[list[Part], list[str]]:
+    """Run the measure pass over all sources; returns the parts and the torn inputs that were passed over."""
+    workers = _workers(config)
+    listed: list[tuple[SourceSpec, list[str]]] = []
+    torn: list[str] = []
+    for spec in recipe.sources:
+        files, broken = list_records(recipe, spec, work, workers, config.engine)
+        torn += [f"{spec.name}: {name}" for name in broken]
+        listed.append((spec, join_pool(files, spec.images, work) if spec.images else files))
+    return measure(recipe, listed, work, workers, config.engine), torn
+
+
+def measure_only(config: BuildConfig) -> int:
+    """`curate measure`: fill the work folder, so that builds with other thresholds, seeds or sizes start at once."""
+    recipe = resolve(config)
+    parts, _ = measured(recipe, _work(config), config)
+    emit({"rows": sum(p.rows for p in parts), "parts": len(parts), "table": table_digest(parts), "work": _work(config)})
+    return 0
+
+
+def decide_only(config: BuildConfig) -> int:
+    """`curate decide`: measure what is missing, decide, and print the ledger's counts; nothing is written."""
+    recipe = resolve(config)
+    parts, _ = measured(recipe, _work(config), config)
+    decided = decide(recipe, parts, _work(config), _workers(config))
+    emit(decided.sources if config.json else waterfall(decided.sources, stages(recipe)))
+    return 0
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """Return a resolved recipe as YAML."""
+    import yaml
+
+    return yaml.safe_dump(dump(recipe), sort_keys=False, allow_unicode=True)
+
+
+def _work(config: BuildConfig) -> str:
+    if not (config.work or config.output):
+        raise UsageError("no work folder", "--work DIR, or --output DIR (then it is DIR.work)")
+    return config.work.rstrip("/") or config.output.rstrip("/") + ".work"
+
+
+def _workers(config: BuildConfig) -> int:
+    return config.workers or default_workers()
+
+
+def _refuse_other(output: str, recipe: Recipe, overwrite: bool) -> None:
+    """Refuse an output folder that holds something else, before any work is done."""
+    if overwrite or not fs.names(output):
+        return
+    saved = fs.join(output, "recipe.yaml")
+    if not fs.exists(saved):
+        raise UsageError(
+            f"{output!r} holds other files", "a new or empty folder, or an earlier try at this build", "--overwrite replaces it"
+        )
+    if fs.read_text(saved) != recipe_yaml(recipe):
+        raise UsageError(f"{output!r} holds a build of another recipe", f"the recipe in {saved}", "another --output, or --overwrite")
+
+
+def _is_whole(output: str, recipe: Recipe, table: str, overwrite: bool) -> bool:
+    """Say whether the finished build is in the output folder already.
+
+    Raises:
+        UsageError: it holds a finished build of the same recipe over other inputs.
+    """
+    if not fs.exists(fs.join(output, NAME)):
+        return False
+    manifest = read_manifest(output)
+    if (manifest.recipe, manifest.table) == (recipe.digest, table):
+        return True
+    if not overwrite:
+        raise UsageError(
+            f"{output!r} holds a build of this recipe over other inputs",
+            f"inputs whose table is {manifest.table[:12]}",
+            "--overwrite replaces it",
+        )
+    return False
+
+
+def _prepare(output: str, recipe: Recipe) -> None:
+    """Take away what belongs to another build, and say what this one is."""
+    text = recipe_yaml(recipe)
+    saved = fs.join(output, "recipe.yaml")
+    if (
+        fs.exists(fs.join(output, NAME))
+        or (fs.exists(saved) and fs.read_text(saved) != text)
+        or (fs.names(output) and not fs.exists(saved))
+    ):
+        fs.remove(output)
+    fs.make_dirs(output)
+    fs.write_text(saved, text)
+
+
+def _write(recipe: Recipe, decided: Decided, parts: list[Part], torn: list[str], work: str, output: str, config: BuildConfig) -> Manifest:
+    """Write shards, ledger, examples and report, and the manifest last: it is the commit."""
+    from curate.report.build import write_report
+    from curate.report.examples import choose_examples, write_examples
+
+    entries = write(recipe, decided, work, output, _workers(config), config.engine)
+    write_ledger(decided.con, output)
+    decided.con.execute("CREATE VIEW ranked AS SELECT * REPLACE (CASE WHEN rank < 0 THEN rank_key ELSE rank END AS rank) FROM decided")
+    write_examples(output, choose_examples(decided.con, "ranked"))
+    members = members_of(recipe, decided)
+    notes: dict[str, Any] = {"codecs": codecs(), "dedup_scope": recipe.dedup.scope}
+    manifest = Manifest(
+        samples=sum(e.samples for e in entries),
+        bytes=sum(e.bytes for e in entries),
+        shards=tuple(entries),
+        builder=VERSION,
+        recipe=recipe.digest,
+        table=table_digest(parts),
+        seed=recipe.seed,
+        members=members,
+        sources=decided.sources,
+        licences=_licences(decided),
+        classes=class_names(decided.con) if "cls" in members else (),
+        notes=notes | ({"bad_files": torn} if torn else {}),
+        folder=output,
+    )
+    decided.con.close()
+    write_report(output, manifest)
+    manifest.save(output)
+    return manifest
+
+
+def _licences(decided: Decided) -> dict[str, dict[str, int]]:
+    """Return how many kept samples stand under each licence, per source."""
+    found: dict[str, dict[str, int]] = {}
+    query = "SELECT source, licence, count(*) FROM decided WHERE decision = 'kept' AND licence <> '' GROUP BY ALL ORDER BY 1, 2"
+    for source, licence, count in decided.con.execute(query).fetchall():
+        found.setdefault(source, {})[licence] = count
+    return found
+
+
+def _finish(output: str, as_json: bool) -> int:
+    """Print what a script wants to know of a build: its manifest's path, or with --json its counts."""
+    manifest = read_manifest(output)
+    if as_json:
+        emit(
+            {
+                "output": output,
+                "samples": manifest.samples,
+                "shards": len(manifest.shards),
+                "manifest": manifest.digest,
+                "sources": manifest.sources,
+            }
+        )
+    else:
+        emit(fs.join(output, NAME))
+    return 0

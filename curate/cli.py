@@ -1,0 +1,33 @@
+"""The command `curate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shards.core import cli
+from shards.core.cli import Command
+
+ABOUT = "From native metadata and images to exact-size, deduplicated, reproducible shards, with a ledger of every sample."
+_RECIPE = "curate.config:BuildConfig"
+_FLAGS = "curate.config:plugin_flags"
+
+COMMANDS = {
+    "fetch": Command(
+        "curate.fetch.config:FetchConfig", "curate.fetch.run:fetch", "Fetch a source's images into a pool, every URL accounted for."
+    ),
+    "build-shards": Command(
+        _RECIPE, "curate.build:build_shards", "Measure, decide, write: from sources to shards, ledger and report.", _FLAGS
+    ),
+    "measure": Command(_RECIPE, "curate.build:measure_only", "Measure only: fill the work folder that builds share.", _FLAGS),
+    "decide": Command(_RECIPE, "curate.build:decide_only", "Print what a build would keep and drop; write nothing.", _FLAGS),
+    "why": Command("curate.why:WhyConfig", "curate.why:why", "Where did my sample go? By uid, source id or URL."),
+    "report": Command(
+        "curate.report.config:ReportConfig", "curate.report.build:report", "Write a build's report again, or print its numbers."
+    ),
+    "list": Command("curate.lists:ListConfig", "curate.lists:list_", "List sources, filters, and the reasons of the ledger."),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command `curate`; returns the exit code."""
+    return cli.main("curate", ABOUT, COMMANDS, argv)

@@ -1,0 +1,285 @@
+"""The recipe: one definition for the YAML file, the flags and the docs, and the merge of the two.
+
+Flags override the recipe file. The saved recipe leaves out workers, engine, work folder and output; its digest leaves
+out paths too, so that equal recipes on two machines are equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from curate.images import ImagePolicy
+from shards.core import registry
+from shards.core.config import digest, dump, load, option
+from shards.core.errors import UsageError
+
+FILTERS, SOURCES = "curate.filters", "curate.sources"
+DEFAULT_FILTERS: tuple[dict[str, Any], ...] = ({"name": "caption_length"}, {"name": "profanity"})
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceSpec:
+    """One source of a recipe."""
+
+    reader: str = option(help="a reader: see `curate list sources`")
+    input: str = option(help="native files: a path, a folder, or a glob")
+    name: str = option("", "the source's name, unique in the recipe (default: the reader's)")
+    images: str = option("", "a pool made by `curate fetch`, joined on the id, else on the URL")
+    captions: Literal["first", "longest", "sampled", "each"] = option("first", "which caption a sample gets")
+    template: tuple[str, ...] = option((), "captions for labelled images, such as 'a photo of a {}'")
+    samples: int | None = option(None, "this source's quota")
+    options: dict[str, Any] = option({}, "options of the reader")
+
+
+@dataclasses.dataclass(frozen=True)
+class Near:
+    """Near-duplicate search."""
+
+    radius: int = option(4, "largest Hamming distance of two pHashes, in bits of 64")
+    hash: Literal["reference"] = option("reference", "imagededup's definition, bit for bit")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dedup:
+    """What counts as a duplicate, and among whom."""
+
+    exact: bool = option(True, "equal original bytes")
+    near: Near | None = option(Near(), "pHash radius; null turns it off")
+    scope: Literal["source", "all"] = option("source", "look within a source, or across all")
+    placeholder_min: int = option(20, "ids and distinct captions under one hash from which it is a placeholder")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSize:
+    """How large a shard is."""
+
+    samples: int | None = option(None, "samples in a shard (default: N/512, within 1,000 and 10,000)")
+    bytes: int | None = option(None, "largest tar, in bytes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that shapes a build."""
+
+    sources: tuple[SourceSpec, ...] = option(help="what goes in")
+    samples: int | Literal["all"] | None = option(None, "samples to keep over all sources, or all")
+    seed: int = option(0, "seed of the ranks")
+    clean: bool = option(True, "repair and tidy captions")
+    image: ImagePolicy | Literal["keep"] = option("keep", "keep the bytes, or {size, mode, quality}")
+    filters: tuple[dict[str, Any], ...] = option(DEFAULT_FILTERS, "filters in order: [{name, …options}]")
+    dedup: Dedup = option(Dedup(), "duplicates")
+    holdout: float = option(0.0, "share of samples held out by their uid")
+    shards: ShardSize = option(ShardSize(), "shard size")
+    json: bool = option(False, "add a .json member with the sidecar's row")
+    limit: int | None = option(None, "read only the first N records of each source")
+    bad_files: Literal["stop", "skip"] = option("stop", "what to do at an unreadable or torn input file")
+
+    @property
+    def image_policy(self) -> ImagePolicy:
+        """The image policy; `keep` is the one without a size."""
+        return ImagePolicy() if self.image == "keep" or isinstance(self.image, str) else self.image
+
+    @property
+    def digest(self) -> str:
+        """The recipe's digest; paths are left out."""
+        values = dump(self)
+        for source in values["sources"]:
+            del source["input"], source["images"]
+        return digest(values)
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildConfig:
+    """`curate build-shards`: a recipe from flags, from a file, or from a file with flags over it."""
+
+    config: str = option("", "recipe file (YAML); flags override it", metavar="FILE")
+    source: str = option("", "reader of the one source", metavar="NAME")
+    input: str = option("", "native files: a path, a folder, or a quoted glob", metavar="PATH")
+    images: str = option("", "pool made by `curate fetch`", metavar="DIR")
+    name: str = option("", "the source's name in uids and ledger (default: its reader's)", metavar="NAME")
+    captions: Literal["first", "longest", "sampled", "each"] | None = option(None, "which caption a sample gets (default: first)")
+    template: tuple[str, ...] = option((), "caption for labelled images, such as 'a photo of a {}'; several are drawn by uid")
+    samples: int | Literal["all"] | None = option(None, "samples to keep, or all", metavar="N|all")
+    seed: int | None = option(None, "seed of the ranks (default: 0)")
+    samples_per_shard: int | None = option(None, "samples in a shard (default: samples/512 within 1,000 and 10,000)")
+    bytes_per_shard: int | None = option(None, "largest tar, in bytes")
+    clean: bool | None = option(None, "repair and tidy captions (default: yes)")
+    image_max_side: int | None = option(None, "shrink images whose longest side is over N pixels (default: keep all bytes)")
+    exact: bool | None = option(None, "drop exact duplicates (default: yes)")
+    near: bool | None = option(None, "drop near duplicates (default: yes)")
+    near_radius: int | None = option(None, "largest pHash distance of near duplicates (default: 4)")
+    dedup_scope: Literal["source", "all"] | None = option(None, "look for duplicates within a source or across all")
+    holdout: float | None = option(None, "share of samples held out by uid")
+    json_member: bool | None = option(None, "add a .json member to each sample")
+    bad_files: Literal["stop", "skip"] | None = option(None, "at a torn input file (default: stop)")
+    limit: int | None = option(None, "read only the first N records of each source: a first try")
+    output: str = option("", "folder of the build", metavar="DIR")
+    work: str = option("", "work folder, may be shared by builds (default: OUTPUT.work)", metavar="DIR")
+    workers: int = option(0, "worker processes (default: one per core)")
+    engine: str = option("local", "where tasks run")
+    overwrite: bool = option(False, "replace another build in OUTPUT")
+    dry_run: bool = option(False, "print the resolved recipe and stop")
+    json: bool = option(False, "print the result as JSON")
+    extra: dict[str, Any] = option({})
+
+
+def plugin_flags() -> dict[str, tuple[Any, str]]:
+    """Return the flags that plug-ins bring: `--<filter>-<option>`, `--no-<filter>`, and readers' own options."""
+    from shards.core.config import hints
+
+    flags: dict[str, tuple[Any, str]] = {}
+    for name in registry.names(FILTERS):
+        module = registry.get(FILTERS, name)
+        flag = name.replace("_", "-")
+        flags[f"no-{flag}"] = (bool, f"leave out the filter {name}")
+        for field in dataclasses.fields(module.Options):
+            flags[f"{flag}-{field.name.replace('_', '-')}"] = (hints(module.Options)[field.name], field.metadata["help"])
+    own = {field.name for field in dataclasses.fields(BuildConfig)}
+    for name in registry.names(SOURCES):
+        module = registry.get(SOURCES, name)
+        for field in dataclasses.fields(module.Options):
+            if field.name in own:
+                continue
+            flag = field.name.replace("_", "-")
+            text = f"{name}: {field.metadata['help']}"
+            known = flags.get(flag)
+            flags[flag] = (hints(module.Options)[field.name], f"{known[1]}; {text}" if known else text)
+    return flags
+
+
+def resolve(config: BuildConfig) -> Recipe:
+    """Return the recipe that flags and file give together, every plug-in option checked.
+
+    Raises:
+        UsageError: an unknown key, plug-in or value, or no source.
+    """
+    values = _read(config.config) if config.config else {}
+    _apply_source(values, config)
+    plain: dict[str, Any] = {"samples": config.samples, "seed": config.seed, "clean": config.clean, "holdout": config.holdout}
+    plain |= {"limit": config.limit, "bad_files": config.bad_files, "json": config.json_member}
+    values |= {k: v for k, v in plain.items() if v is not None}
+    _nest(values, "shards", {"samples": config.samples_per_shard, "bytes": config.bytes_per_shard})
+    _nest(values, "dedup", {"exact": config.exact, "scope": config.dedup_scope})
+    if config.near is False:
+        _nest(values, "dedup", {}, {"near": None})
+    elif config.near_radius is not None:
+        _nest(values, "dedup", {}, {"near": {"radius": config.near_radius}})
+    if config.image_max_side is not None:
+        values["image"] = {"size": config.image_max_side}
+    values["filters"] = _filters(values.get("filters", DEFAULT_FILTERS), config.extra)
+    return check(load(Recipe, values))
+
+
+def _read(path: str) -> dict[str, Any]:
+    import yaml
+
+    from shards.core import fs
+
+    if not fs.exists(path):
+        raise UsageError(f"no recipe at {path!r}", "a YAML file")
+    try:
+        values = yaml.safe_load(fs.read_text(path)) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: found {type(values).__name__}", "keys of a recipe: sources, samples, seed, …")
+    return values
+
+
+def _apply_source(values: dict[str, Any], config: BuildConfig) -> None:
+    """Put the source that the flags describe into the recipe: as its only one, or over its only one."""
+    spec = {"reader": config.source, "input": config.input, "images": config.images, "name": config.name}
+    given: dict[str, Any] = {k: v for k, v in spec.items() if v}
+    given |= {"captions": config.captions} if config.captions else {}
+    given |= {"template": config.template} if config.template else {}
+    sources = values.get("sources", [])
+    reader = given.get("reader") or (sources[0].get("reader") if len(sources) == 1 else "")
+    known = {f.name for f in dataclasses.fields(registry.get(SOURCES, reader).Options)} if reader else set()
+    options = {k.replace("-", "_"): v for k, v in config.extra.items() if k.replace("-", "_") in known}
+    owned = {f.name for n in registry.names(SOURCES) for f in dataclasses.fields(registry.get(SOURCES, n).Options)}
+    if "images" in known and registry.get(SOURCES, reader).IMAGES == "inline" and "images" in given:
+        options["images"] = given.pop("images")  # such a reader finds its images itself, there
+    for key in config.extra:
+        if key.replace("-", "_") in owned - known:
+            raise UsageError(f"--{key} is no option of the source {reader!r}", ", ".join(sorted(known)) or "none of its own")
+    if not given and not options:
+        if not sources:
+            raise UsageError("no source", "--source NAME --input PATH, or --config recipe.yaml")
+        return
+    if len(sources) > 1:
+        raise UsageError(f"--source and its flags describe one source; the recipe has {len(sources)}", "edit the recipe file")
+    base = dict(sources[0]) if sources else {}
+    values["sources"] = [base | given | {"options": {**base.get("options", {}), **options}}]
+
+
+def _nest(values: dict[str, Any], key: str, given: Mapping[str, Any], always: Mapping[str, Any] | None = None) -> None:
+    found = {k: v for k, v in given.items() if v is not None} | dict(always or {})
+    if found:
+        values[key] = {**values.get(key, {}), **found}
+
+
+def _filters(filters: Any, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Apply `--no-<filter>` and `--<filter>-<option>`; a filter first named by a flag goes last."""
+    if not isinstance(filters, list | tuple) or not all(isinstance(f, Mapping) and "name" in f for f in filters):
+        raise UsageError(f"filters: found {filters!r}", "a list of {name: FILTER, …options}")
+    chosen = {f["name"]: dict(f) for f in filters}
+    for name in registry.names(FILTERS):
+        flag = name.replace("_", "-")
+        prefix = f"{flag}-"
+        options = {k.removeprefix(prefix).replace("-", "_"): v for k, v in extra.items() if k.startswith(prefix)}
+        if options:
+            chosen[name] = {"name": name, **chosen.get(name, {}), **options}
+        if extra.get(f"no-{flag}"):
+            chosen.pop(name, None)
+    return list(chosen.values())
+
+
+def filter_options(spec: Mapping[str, Any]) -> Any:
+    """Return the checked options of one filter of a recipe."""
+    module = registry.get(FILTERS, spec["name"])
+    return load(module.Options, {k: v for k, v in spec.items() if k != "name"}, f"filters.{spec['name']}")
+
+
+def source_options(spec: SourceSpec) -> Any:
+    """Return the checked options of one source of a recipe."""
+    module = registry.get(SOURCES, spec.reader)
+    return load(module.Options, spec.options, f"sources.{spec.name or spec.reader}.options")
+
+
+def check(recipe: Recipe) -> Recipe:
+    """Return the recipe with names filled in and plug-in options spelt out.
+
+    Raises:
+        UsageError: an unknown plug-in, a bad option, two sources of one name, quotas that do not add up.
+    """
+    sources = []
+    for spec in recipe.sources:
+        options = dump(source_options(spec))
+        module = registry.get(SOURCES, spec.reader)
+        if module.IMAGES == "pool" and not spec.images:
+            raise UsageError(f"source {spec.name or spec.reader}: no images", "--images POOL", f"curate fetch --source {spec.reader} …")
+        sources.append(dataclasses.replace(spec, name=spec.name or spec.reader, options=options))
+    names = [s.name for s in sources]
+    if len(set(names)) < len(names):
+        raise UsageError(f"sources named {', '.join(names)}", "a name of its own for each source")
+    filters = tuple({"name": f["name"], **dump(filter_options(f))} for f in recipe.filters)
+    if not 0.0 <= recipe.holdout < 1.0:
+        raise UsageError(f"holdout: found {recipe.holdout}", "a share from 0 to below 1")
+    if recipe.image_policy.mode not in ("keep_ratio_largest", "keep_ratio", "center_crop"):
+        raise UsageError(f"image.mode: found {recipe.image_policy.mode!r}", "keep_ratio_largest, keep_ratio, center_crop")
+    samples = recipe.samples
+    quotas = [s.samples for s in sources]
+    if any(q is not None for q in quotas):
+        if any(q is None or q < 1 for q in quotas):
+            raise UsageError("quotas: some sources have `samples`, others not", "a quota for every source, or for none")
+        total = sum(q or 0 for q in quotas)
+        samples = total if samples in (None, "all") else samples
+        if isinstance(samples, int) and samples > total:
+            raise UsageError(f"samples: {samples:,} asked for", f"at most the sum of the quotas, {total:,}")
+    if samples is None:
+        raise UsageError("no size", "--samples N, or --samples all for every sample that survives")
+    if isinstance(samples, int) and samples < 1:
+        raise UsageError(f"samples: found {samples}", "at least 1, or all")
+    return dataclasses.replace(recipe, sources=tuple(sources), filters=filters, samples=samples)

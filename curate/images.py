@@ -1,0 +1,188 @@
+"""Open an image once: prove that it decodes to its last row, bring it into the form shards hold, hash it.
+
+The pHash is imagededup's (DCT of a 32×32 gray image, 8×8 coefficients against their median), bit for bit, of the
+image as it is stored. `information` is the standard deviation of what those 8×8 coefficients describe, in gray levels:
+near zero for flat images, whose hash bits are numerical noise.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from shards.core.config import option
+
+VERSION = 1
+PHASH = "phash-reference-1"
+MAX_PIXELS = 100_000_000
+# Below this many gray levels the hash says too little for a near match: exact copies are all that dedup looks for.
+# None of 390 real photos lies below (their least is 15), flat fills and one-line text banners do (docs/LOG.md).
+LOW_INFORMATION = 12.0
+_SOF_KEPT = {0xC0, 0xC1, 0xC2}
+_SOF = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+@dataclass(frozen=True)
+class ImagePolicy:
+    """What an image becomes. Without a size, bytes are kept wherever the format allows."""
+
+    size: int | None = option(None, "pixels of the side that `mode` names")
+    mode: str = option("keep_ratio_largest", "keep_ratio_largest | keep_ratio | center_crop")
+    only_if_bigger: bool = option(True, "never enlarge")
+    quality: int = option(95, "JPEG quality of what is encoded again")
+
+
+class ImageRefusedError(Exception):
+    """An image that cannot enter a shard; the arguments are the ledger's reason and detail."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A measured image. `encoded` is None where the original bytes are kept."""
+
+    encoded: bytes | None
+    width: int
+    height: int
+    original_width: int
+    original_height: int
+    original_format: str
+    phash: int
+    information: float
+
+
+def open_image(content: bytes, policy: ImagePolicy) -> Opened:
+    """Decode, convert where needed, and hash one image.
+
+    Raises:
+        ImageRefusedError: with the reason `undecodable`, `unsupported` or `too_large`.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    Image.MAX_IMAGE_PIXELS = None  # our own limit comes first and names itself
+    if not content:
+        raise ImageRefusedError("undecodable", "empty file")
+    try:
+        image = Image.open(io.BytesIO(content))
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageRefusedError("too_large", f"{width}x{height} pixels; at most {MAX_PIXELS:,}")
+        if width < 1 or height < 1:
+            raise ImageRefusedError("undecodable", f"{width}x{height} pixels")
+        image.load()
+        original_format = image.format or ""
+        stored, encoded = image, None
+        if not _kept_as_is(image, content) or _resizes(image, policy):
+            encoded = _encode(_resized(_upright_rgb(image), policy), policy.quality)
+            stored = Image.open(io.BytesIO(encoded))
+        phash, information = _phash(stored)
+    except ImageRefusedError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageRefusedError("undecodable", f"no known image format (starts with {content[:8].hex()})") from None
+    except Exception as error:  # noqa: BLE001  decoders raise anything on hostile bytes; the sample becomes a row
+        raise ImageRefusedError("undecodable", f"{type(error).__name__}: {error}"[:200]) from None
+    return Opened(encoded, stored.width, stored.height, width, height, original_format, phash, information)
+
+
+def _kept_as_is(image: Any, content: bytes) -> bool:
+    """Say whether the bytes may enter a shard unchanged: an upright 8-bit gray or colour JPEG of a common process."""
+    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
+        return False
+    orientation = image.getexif().get(0x0112, 1)
+    return orientation in (0, 1) and _jpeg_process(content) in _SOF_KEPT
+
+
+def _jpeg_process(content: bytes) -> int:
+    """Return the start-of-frame marker: baseline C0, extended C1, progressive C2; others not every reader decodes."""
+    position = 2
+    while position + 4 <= len(content):
+        if content[position] != 0xFF:
+            position += 1
+            continue
+        marker = content[position + 1]
+        if marker in _SOF:
+            return marker
+        if marker in (0xFF, 0x00, 0x01) or 0xD0 <= marker <= 0xD9:
+            position += 1 if marker == 0xFF else 2
+            continue
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    return 0
+
+
+def _upright_rgb(image: Any) -> Any:
+    """Return the first frame upright, alpha on white, in 8-bit RGB."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        import numpy as np
+
+        image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+    elif image.mode in ("I", "F"):
+        raise ImageRefusedError("unsupported", f"{image.format} with {image.mode} pixels (32 bits a channel)")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _resizes(image: Any, policy: ImagePolicy) -> bool:
+    return policy.size is not None and _target(image.size, policy) != image.size
+
+
+def _target(size: tuple[int, int], policy: ImagePolicy) -> tuple[int, int]:
+    """Return the size an image gets before a centre crop."""
+    assert policy.size is not None
+    side = max(size) if policy.mode == "keep_ratio_largest" else min(size)
+    if policy.only_if_bigger and side <= policy.size and policy.mode != "center_crop":
+        return size
+    scale = policy.size / side
+    if policy.mode == "center_crop" and policy.only_if_bigger:
+        scale = min(1.0, scale)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _resized(image: Any, policy: ImagePolicy) -> Any:
+    from PIL import Image
+
+    if policy.size is None:
+        return image
+    target = _target(image.size, policy)
+    if target != image.size:
+        image = image.resize(target, Image.Resampling.LANCZOS)
+    if policy.mode == "center_crop":
+        side = min(policy.size, *image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    return image
+
+
+def _encode(image: Any, quality: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def _phash(image: Any) -> tuple[int, float]:
+    """Return imagededup's 64-bit pHash and the image's information (gray levels)."""
+    import numpy as np
+    from PIL import Image
+    from scipy.fftpack import dct
+
+    if image.mode != "RGB":
+        image = image.convert("RGBA").convert("RGB")
+    gray = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS).convert("L")).astype("uint8")
+    low = dct(dct(gray, axis=0), axis=1)[:8, :8]
+    bits = low >= np.median(low.ravel()[1:])
+    # Parseval for the unnormalised DCT-II: sum(x²) = sum(w·y²)/(4·32)² with w = 1 for index 0 and 2 for the others, per axis.
+    weights = np.full(8, 2.0)
+    weights[0] = 1.0
+    square = np.square(low / (4 * 32)) * np.outer(weights, weights)
+    energy = float(square.sum() - square[0, 0])
+    return int.from_bytes(np.packbits(bits).tobytes(), "big"), (energy / 32 / 32) ** 0.5

@@ -1,0 +1,272 @@
+"""Before measuring: native files become records on disk, joined to their image pool.
+
+One parquet file per input (and one per joined source) in row groups of `PART` records: a row group is one task of the
+measure pass. Files are keyed by content, so an input that has not changed is not read again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from curate.config import SOURCES, Recipe, SourceSpec, source_options
+from curate.sources.base import Input, Record
+from curate.table import records_schema
+from shards.core import fs, registry
+from shards.core.config import digest
+from shards.core.engine import Done, map_unordered
+from shards.core.errors import RunError, TornFileError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PART = 512
+
+
+@dataclass(frozen=True)
+class ListTask:
+    """Read one native file into one parquet file of records."""
+
+    spec: SourceSpec
+    input: Input
+    target: str
+    limit: int | None
+    skip_bad: bool
+
+
+def identity(path: str, *, by_content: bool) -> str:
+    """Return what tells one version of an input from another: of a metadata file its sha256, of an image container or
+    a folder the names, sizes and modification times."""
+    if not fs.is_dir(path):
+        return fs.sha256(path) if by_content else digest(fs.identity(path))
+    return digest([[fs.relative(p, path), *fs.identity(p)[1:]] for p in fs.find(path)])
+
+
+def list_records(recipe: Recipe, spec: SourceSpec, work: str, workers: int, engine: str) -> tuple[list[str], list[str]]:
+    """Return the record files of one source, in input order, and the names of inputs that were torn (`bad_files: skip`).
+
+    Raises:
+        TornFileError: an input is torn and the recipe says stop.
+    """
+    module = registry.get(SOURCES, spec.reader)
+    options = source_options(spec)
+    fs.make_dirs(fs.join(work, "records"))
+    tasks = []
+    for one in module.inputs(spec.input, options):
+        version = identity(one.path, by_content=module.IMAGES == "pool")
+        key = digest([spec.reader, module.VERSION, options, PART, one.path, one.name, recipe.limit, recipe.bad_files, version])
+        tasks.append(ListTask(spec, one, fs.join(work, "records", f"{key}.parquet"), recipe.limit, recipe.bad_files == "skip"))
+    missing = [t for t in tasks if not fs.exists(t.target)]
+    for outcome in map_unordered(list_input, missing, workers=min(workers, len(missing)), engine=engine):
+        if not isinstance(outcome, Done):
+            raise RunError(f"{outcome.spec.input.path}: {outcome.reason} while its records were read")
+    return [t.target for t in tasks], [t.input.name for t in tasks if _torn(t.target)]
+
+
+def _torn(path: str) -> bool:
+    import pyarrow.parquet as pq
+
+    with fs.open_read(path) as file:
+        return (pq.read_schema(file).metadata or {}).get(b"torn") == b"1"
+
+
+def list_input(task: ListTask) -> int:
+    """Write the records of one input; runs in a worker. Returns how many there are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count, torn = 0, False
+    temporary: list[dict[str, Any]] = []
+    batches: list[pa.Table] = []
+    with fs.atomic_write(task.target) as file:
+        rows = _rows(task)
+        writer: pq.ParquetWriter | None = None
+        for row in rows:
+            torn = torn or row["status"] == "torn_input"
+            temporary.append(row)
+            count += 1
+            if len(temporary) == PART:
+                batches.append(pa.Table.from_pylist(temporary, schema=records_schema()))
+                temporary = []
+                if writer is None:
+                    writer = pq.ParquetWriter(file, records_schema(), compression="zstd")
+                writer.write_table(batches.pop(), row_group_size=PART)
+        writer = writer or pq.ParquetWriter(file, records_schema(), compression="zstd")
+        if temporary:
+            writer.write_table(pa.Table.from_pylist(temporary, schema=records_schema()), row_group_size=PART)
+        writer.add_key_value_metadata({"torn": "1" if torn else "0"})
+        writer.close()
+    return count
+
+
+def _rows(task: ListTask) -> Iterator[dict[str, Any]]:
+    module = registry.get(SOURCES, task.spec.reader)
+    stamps: dict[str, str] = {}
+    last = -1
+    try:
+        for record in module.read(task.input, source_options(task.spec)):
+            if task.limit is not None and last + 1 >= task.limit:
+                return
+            last += 1
+            yield record_row(record, task.input.name, stamps)
+    except TornFileError as error:
+        if not task.skip_bad:
+            error.advice = error.advice or "repair the file, or --bad-files skip to use its whole samples"
+            raise
+        torn = Record(f"{task.input.name}#torn", (), last + 1, status="torn_input", detail=error.found)
+        yield record_row(torn, task.input.name, stamps)
+
+
+def record_row(record: Record, name: str, stamps: dict[str, str]) -> dict[str, Any]:
+    """Return a record as a row of `curate.table.RECORDS`; `stamps` remembers the versions of shared containers."""
+    pointer = record.image
+    return {
+        "source_id": _utf8(record.source_id),
+        "input": name,
+        "row": record.row,
+        "captions": [_utf8(c) for c in record.captions],
+        "urls": list(record.urls),
+        "path": pointer.path if pointer else "",
+        "offset": pointer.offset if pointer else 0,
+        "size": pointer.size if pointer else 0,
+        "stamp": _stamp(pointer.path, stamps) if pointer else "",
+        "class_index": record.class_index,
+        "class_name": record.class_name,
+        "licence": record.licence,
+        "status": record.status,
+        "detail": _utf8(record.detail),
+        "meta": record.meta,
+    }
+
+
+def _utf8(text: str) -> str:
+    """Lone surrogates (bytes that were no UTF-8) cannot be stored; they become the replacement character."""
+    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
+
+
+def _stamp(path: str, stamps: dict[str, str]) -> str:
+    if path not in stamps:
+        if len(stamps) > 100_000:  # one file per image: remembering them all would grow with the input
+            stamps.clear()
+        try:
+            stamps[path] = digest(fs.identity(path)[1:])
+        except OSError:
+            stamps[path] = "absent"
+    return stamps[path]
+
+
+def join_pool(files: list[str], pool: str, work: str) -> list[str]:
+    """Join the records of one source to a fetched pool, on source_id, else on the URL; returns the joined file.
+
+    Of several fetched URLs of a record the one with the lowest `url_index` that succeeded wins, the latest of equals.
+    """
+    import pyarrow.parquet as pq
+
+    pool_file = _pool_file(pool, work)
+    target = fs.join(work, "records", digest(["join-1", files, pool_file]) + ".parquet")
+    if fs.exists(target):
+        return [target]
+    con = connect(work)
+    con.execute(_JOIN.format(files=sql_list(files), pool=sql_text(pool_file)))
+    with fs.atomic_write(target) as file:
+        writer = pq.ParquetWriter(file, records_schema(), compression="zstd")
+        batches = con.sql("SELECT * EXCLUDE (file_index, position) FROM joined ORDER BY file_index, position").to_arrow_reader(PART)
+        for batch in _rechunk(batches):
+            writer.write_table(batch, row_group_size=PART)
+        writer.close()
+    con.close()
+    return [target]
+
+
+_JOIN = """
+CREATE TEMP TABLE pool AS SELECT *, row_number() OVER () AS nth FROM read_parquet({pool});
+CREATE TEMP TABLE records AS
+  SELECT r.*, list_position({files}, filename) AS file_index, file_row_number AS position
+  FROM read_parquet({files}, filename = true, file_row_number = true) r;
+CREATE TEMP TABLE by_id AS
+  SELECT source_id AS k, arg_min(pool, (status <> 'success', url_index, -nth)) AS p FROM pool WHERE source_id <> '' GROUP BY ALL;
+CREATE TEMP TABLE by_url AS
+  SELECT url AS k, arg_min(pool, (status <> 'success', -nth)) AS p FROM pool WHERE source_id = '' GROUP BY ALL;
+CREATE TEMP TABLE of_url AS
+  SELECT file_index, position, arg_min(p, (p.status <> 'success', i)) AS p
+  FROM (SELECT file_index, position, unnest(urls) AS url, generate_subscripts(urls, 1) AS i FROM records) u
+  JOIN by_url ON by_url.k = u.url GROUP BY ALL;
+CREATE TEMP TABLE joined AS
+  SELECT r.source_id, r.input, r.row, r.captions, r.urls,
+    CASE WHEN p.status = 'success' THEN p.path ELSE '' END AS path,
+    CASE WHEN p.status = 'success' THEN p.offset ELSE 0 END AS offset,
+    CASE WHEN p.status = 'success' THEN p.size ELSE 0 END AS size,
+    coalesce(p.stamp, '') AS stamp, r.class_index, r.class_name, r.licence,
+    CASE WHEN r.status <> '' THEN r.status WHEN p IS NULL THEN 'image_missing'
+         WHEN p.status = 'success' THEN '' ELSE p.status END AS status,
+    CASE WHEN r.status <> '' THEN r.detail WHEN p IS NULL THEN 'not in the pool' ELSE coalesce(p.detail, '') END AS detail,
+    r.meta, r.file_index, r.position
+  FROM (SELECT r.*, coalesce(by_id.p, of_url.p) AS p FROM records r
+        LEFT JOIN by_id ON by_id.k = r.source_id LEFT JOIN of_url USING (file_index, position)) r;
+"""
+
+
+def _rechunk(batches: Any) -> Iterator[pa.Table]:
+    """Yield tables of exactly PART rows (the last one what is left): a row group is a task."""
+    import pyarrow as pa
+
+    kept: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        kept.append(batch)
+        rows += batch.num_rows
+        while rows >= PART:
+            whole = pa.Table.from_batches(kept).cast(records_schema())
+            yield whole.slice(0, PART)
+            kept, rows = whole.slice(PART).to_batches(), rows - PART
+    if rows:
+        yield pa.Table.from_batches(kept).cast(records_schema())
+
+
+def _pool_file(pool: str, work: str) -> str:
+    """Write the pool's rows to a parquet file keyed by the pool's content, and return its path."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from curate.fetch.pool import read_pool
+
+    target = fs.join(work, "records", digest(["pool-1", identity(pool, by_content=False)]) + ".parquet")
+    if fs.exists(target):
+        return target
+    fields = ("source_id", "url", "url_index", "status", "detail", "path", "offset", "size", "stamp")
+    kinds = {"url_index": pa.int32(), "offset": pa.int64(), "size": pa.int64()}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in fields])
+    stamps: dict[str, str] = {}
+    with fs.atomic_write(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        rows: list[dict[str, Any]] = []
+        for one in read_pool(pool):
+            found = {"path": one.tar, "offset": one.offset, "size": one.size, "stamp": _stamp(one.tar, stamps) if one.tar else ""}
+            rows.append({**{k: getattr(one, k) for k in fields[:5]}, **found})
+            if len(rows) == 16384:
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                rows = []
+        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    return target
+
+
+def connect(work: str, threads: int = 0) -> Any:
+    """Return an in-memory DuckDB connection that spills into the work folder."""
+    import duckdb
+
+    con = duckdb.connect()
+    spill = fs.join(work, "spill") if not fs.is_remote(work) else ""
+    con.execute(f"SET temp_directory = {sql_text(spill)}; SET threads = {threads or len(os.sched_getaffinity(0))}")
+    con.execute("SET preserve_insertion_order = true; SET enable_progress_bar = false; SET TimeZone = 'UTC'")
+    return con
+
+
+def sql_text(text: str) -> str:
+    """Return text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def sql_list(texts: list[str]) -> str:
+    """Return texts as an SQL list literal."""
+    return "[" + ", ".join(map(sql_text, texts)) + "]"

@@ -1,0 +1,49 @@
+"""`curate list`: the sources, filters and reasons there are, from their own docstrings."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from curate.config import FILTERS, SOURCES
+from shards.core import registry
+from shards.core.config import describe, hints, option
+from shards.core.console import emit, table
+from shards.schema import REASONS
+
+
+@dataclasses.dataclass(frozen=True)
+class ListConfig:
+    """List what a recipe may name."""
+
+    what: Literal["sources", "filters", "reasons"] = option("sources", "sources | filters | reasons", positional=True)
+    json: bool = option(False, "print JSON")
+
+
+def list_(config: ListConfig) -> int:
+    """Print the plug-ins with their options, or the closed list of reasons."""
+    if config.what == "reasons":
+        owned = {name: f"refused by the filter: {registry.summary(FILTERS, name)}" for name in registry.names(FILTERS)}
+        rows = REASONS | owned
+        emit([{"reason": k, "meaning": v} for k, v in rows.items()] if config.json else table(("reason", "meaning"), rows.items()))
+        return 0
+    package = SOURCES if config.what == "sources" else FILTERS
+    found = [
+        {"name": name, "about": registry.summary(package, name), "options": options_of(package, name)} for name in registry.names(package)
+    ]
+    lines = []
+    for one in found:
+        lines.append(f"{one['name']}: {one['about']}")
+        lines += [f"    {name}: {text}" for name, text in one["options"].items()]
+    emit(found if config.json else "\n".join(lines))
+    return 0
+
+
+def options_of(package: str, name: str) -> dict[str, Any]:
+    """Return a plug-in's options in words: type, default, help."""
+    cls = registry.get(package, name).Options
+    result = {}
+    for field in dataclasses.fields(cls):
+        default = "" if field.default in (None, dataclasses.MISSING, "", ()) else f", default {field.default}"
+        result[field.name] = f"{describe(hints(cls)[field.name])}{default}: {field.metadata.get('help', '')}"
+    return result

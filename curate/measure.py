@@ -1,0 +1,302 @@
+"""Pass 1, measure: open every image once and write one row per input sample.
+
+A task is a row group of records; its part is keyed by content (the records, the options that shape columns, the
+versions of the code that fills them), so another recipe, seed or size reuses it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from curate.captions import clean, template
+from curate.config import FILTERS, Recipe, SourceSpec, filter_options
+from curate.filters.base import Facts
+from curate.images import LOW_INFORMATION, MAX_PIXELS, PHASH, VERSION, ImagePolicy, ImageRefusedError, open_image
+from curate.table import POINTER, measured_schema
+from shards.core import fs, registry
+from shards.core.config import digest
+from shards.core.console import Progress
+from shards.core.engine import Done, map_unordered
+from shards.sample import uid_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_BYTES = 512 * 2**20
+DIGEST_KEY = b"digest"
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasureTask:
+    """Rows [start, stop) of one row group of a record file, measured for one source of a recipe."""
+
+    records: str
+    group: int
+    start: int
+    stop: int
+    spec: SourceSpec
+    clean: bool
+    policy: ImagePolicy
+    filters: tuple[dict[str, Any], ...]
+    folder: str
+    order: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A measured part on disk: its place in the table, its file, the digest of what it says."""
+
+    order: tuple[int, int]
+    path: str
+    digest: str
+    rows: int
+
+
+def columns_of(filters: tuple[dict[str, Any], ...]) -> tuple[tuple[str, str], ...]:
+    """Return the columns that the filters of a recipe measure, as `<filter>.<name>`."""
+    return tuple((f"{f['name']}.{name}", kind) for f in filters for name, kind in registry.get(FILTERS, f["name"]).COLUMNS)
+
+
+def measure_key(task: MeasureTask) -> list[Any]:
+    """Return everything besides the records that shapes a measured row."""
+    shaping = []
+    for spec in task.filters:
+        module, options = registry.get(FILTERS, spec["name"]), filter_options(spec)
+        shaping.append([spec["name"], module.VERSION, [[name, _content(getattr(options, name))] for name in module.MEASURE]])
+    return [
+        task.spec.name, task.spec.captions, list(task.spec.template), clean.VERSION if task.clean else None,
+        VERSION, PHASH, MAX_PIXELS, task.policy, shaping,
+    ]  # fmt: skip
+
+
+def _content(value: Any) -> Any:
+    """An option that names a file stands for the file's content."""
+    return fs.sha256(value) if isinstance(value, str) and value and fs.exists(value) else value
+
+
+def measure(recipe: Recipe, listed: list[tuple[SourceSpec, list[str]]], work: str, workers: int, engine: str) -> list[Part]:
+    """Measure all records of all sources; returns the parts in table order. What is on disk already is not redone."""
+    folder = fs.join(work, "measured")
+    fs.make_dirs(folder)
+    tasks = list(_tasks(recipe, listed, folder))
+    total = sum(t.stop - t.start for t in tasks)
+    parts: dict[int, list[Part]] = {}
+    with Progress("measure", total) as progress:
+        for outcome in map_unordered(
+            measure_part, tasks, workers=min(workers, max(1, len(tasks))), engine=engine, split=halves, timeout=1800
+        ):
+            task = outcome.spec
+            part = outcome.result if isinstance(outcome, Done) else quarantine(task, outcome.reason)
+            parts.setdefault(task.order, []).append(part)
+            progress.add(part.rows)
+    return [part for order in sorted(parts) for part in sorted(parts[order], key=lambda p: p.order)]
+
+
+def _tasks(recipe: Recipe, listed: list[tuple[SourceSpec, list[str]]], folder: str) -> Iterator[MeasureTask]:
+    import pyarrow.parquet as pq
+
+    order = 0
+    for spec, files in listed:
+        for path in files:
+            with fs.open_read(path) as file:
+                metadata = pq.ParquetFile(file).metadata
+                sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            for group, rows in enumerate(sizes):
+                if rows:
+                    yield MeasureTask(path, group, 0, rows, spec, recipe.clean, recipe.image_policy, recipe.filters, folder, order)
+                    order += 1
+
+
+def halves(task: MeasureTask) -> list[MeasureTask]:
+    """Divide a task whose worker died; a single row is not divided."""
+    if task.stop - task.start < 2:
+        return []
+    middle = (task.start + task.stop) // 2
+    return [dataclasses.replace(task, stop=middle), dataclasses.replace(task, start=middle)]
+
+
+def measure_part(task: MeasureTask, killed: str = "") -> Part:
+    """Measure one task's rows unless its part is there already; runs in a worker.
+
+    `killed` says why a row that kills its worker is written down unopened.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with fs.open_read(task.records) as file:
+        records = pq.ParquetFile(file).read_row_group(task.group).slice(task.start, task.stop - task.start)
+    key = digest([_table_digest(records), measure_key(task), killed])
+    stem = fs.join(task.folder, key)
+    order = (task.order, task.start)
+    if fs.exists(stem + ".parquet"):
+        with fs.open_read(stem + ".parquet") as file:
+            found = pq.ParquetFile(file)
+            return Part(order, stem + ".parquet", (found.schema_arrow.metadata or {})[DIGEST_KEY].decode(), found.metadata.num_rows)
+    measured = _Measurer(task, stem + ".blob", killed)
+    rows = [row for record in records.to_pylist() for row in measured.rows(record)]
+    if measured.blob:
+        fs.write_bytes(stem + ".blob", bytes(measured.blob))
+    schema = measured_schema(columns_of(task.filters))
+    table = pa.Table.from_pylist(rows, schema=schema)
+    found_digest = _table_digest(table.drop_columns([name for name, _ in POINTER]))
+    with fs.atomic_write(stem + ".parquet") as file:
+        pq.write_table(table.replace_schema_metadata({DIGEST_KEY: found_digest.encode()}), file, compression="zstd")
+    return Part(order, stem + ".parquet", found_digest, len(rows))
+
+
+def quarantine(task: MeasureTask, reason: str) -> Part:
+    """Write down the one sample that killed its worker, without opening it again."""
+    return measure_part(task, killed=reason)
+
+
+def _table_digest(table: pa.Table) -> str:
+    """Return the sha256 of a table's values, whatever its chunks."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    flat = table.combine_chunks().replace_schema_metadata(None)
+    with pa.ipc.new_stream(sink, flat.schema) as stream:
+        for batch in flat.to_batches():
+            stream.write_batch(batch)
+    return hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+class _Measurer:
+    """Turns records into measured rows; encoded images gather in `blob`."""
+
+    def __init__(self, task: MeasureTask, blob_path: str, killed: str) -> None:
+        self.task, self.blob_path, self.killed = task, blob_path, killed
+        self.blob = bytearray()
+        self.filters: list[tuple[str, tuple[tuple[str, str], ...], Callable[[Facts], tuple[Any, ...]]]] = []
+        for spec in task.filters:
+            module = registry.get(FILTERS, spec["name"])
+            if module.COLUMNS:
+                self.filters.append((spec["name"], module.COLUMNS, module.measurer(filter_options(spec))))
+
+    def rows(self, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the measured row of a record, or one per caption where the recipe says `each`."""
+        source, source_id = self.task.spec.name, record["source_id"]
+        image_id = uid_of(source, source_id)
+        raws, cleaned = self._captions(record, image_id)
+        image = self._image(record)
+        common = {
+            "image_id": image_id, "source": source, "input": record["input"], "row": record["row"],
+            "url": record["urls"][0] if record["urls"] else "", "class_index": record["class_index"],
+            "class_name": record["class_name"], "licence": record["licence"], "meta": record["meta"], **image,
+        }  # fmt: skip
+        if self.task.spec.captions == "each" and len(cleaned) > 1:
+            for k, (raw, text) in enumerate(zip(raws, cleaned, strict=True)):
+                child = f"{source_id}#{k}"
+                yield self._finish(common | {"uid": uid_of(source, child), "source_id": child}, raw, text, [text])
+        else:
+            chosen = _choose(self.task.spec.captions, cleaned, image_id)
+            first_raw = record["captions"][0] if record["captions"] else ""
+            raw, text = (raws[chosen], cleaned[chosen]) if cleaned else (first_raw, "")
+            yield self._finish(common | {"uid": image_id, "source_id": source_id}, raw, text, cleaned)
+
+    def _captions(self, record: dict[str, Any], uid: str) -> tuple[list[str], list[str]]:
+        """Return the raw and the clean captions that are not empty, each clean one once."""
+        captions = record["captions"]
+        if self.task.spec.template and record["class_name"]:
+            captions = [template.fill(self.task.spec.template, record["class_name"], uid)]
+        raws, texts = [], []
+        for raw in captions:
+            text = clean.clean(raw) if self.task.clean else raw.strip()
+            if text and text not in texts:
+                raws.append(raw)
+                texts.append(text)
+        return raws, texts
+
+    def _image(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the image columns and the pointer; a refused image keeps the pointer to its original bytes."""
+        found = dict.fromkeys(("width", "height", "original_width", "original_height"), 0)
+        row: dict[str, Any] = {
+            **found,
+            "original_format": "",
+            "bytes": 0,
+            "sha256": "",
+            "original_sha256": "",
+            "phash": 0,
+            "information": 0.0,
+        }
+        row |= {k: record[k] for k in ("status", "detail", "path", "offset", "size")}
+        if self.killed:
+            return row | {"status": "worker_killed", "detail": self.killed}
+        if row["status"] or not row["path"]:
+            return row | {"status": row["status"] or "image_missing"}
+        try:
+            content = self._read(row)
+        except OSError as error:
+            return row | {"status": "image_missing", "detail": error.strerror or type(error).__name__}
+        except ImageRefusedError as refused:
+            return row | {"status": refused.reason, "detail": refused.detail}
+        row |= {"size": len(content), "original_sha256": hashlib.sha256(content).hexdigest()}
+        try:
+            opened = open_image(content, self.task.policy)
+        except ImageRefusedError as refused:
+            return row | {"status": refused.reason, "detail": refused.detail}
+        if opened.encoded is not None:
+            row |= {"path": self.blob_path, "offset": len(self.blob), "size": len(opened.encoded)}
+            self.blob += opened.encoded
+        same = opened.encoded is None
+        row["sha256"] = row["original_sha256"] if same else hashlib.sha256(opened.encoded or b"").hexdigest()
+        row["bytes"] = row["size"]
+        return row | {k: v for k, v in vars(opened).items() if k != "encoded"}
+
+    @staticmethod
+    def _read(row: dict[str, Any]) -> bytes:
+        size = row["size"] if row["size"] >= 0 else fs.size(row["path"])
+        if size > MAX_BYTES:
+            raise ImageRefusedError("too_large", f"{size:,} bytes; at most {MAX_BYTES:,}")
+        content = fs.read_range(row["path"], row["offset"], size)
+        if len(content) != size:
+            raise ImageRefusedError("undecodable", f"{len(content)} of {size} bytes are there")
+        return content
+
+    def _finish(self, row: dict[str, Any], raw: str, text: str, captions: list[str]) -> dict[str, Any]:
+        row |= {"caption_raw": raw, "caption": text, "captions": captions}
+        facts = Facts(
+            row["source"], text, tuple(captions), raw, row["width"], row["height"], row["original_width"], row["original_height"],
+            row["original_format"], row["bytes"], row["class_name"],
+        )  # fmt: skip
+        for name, columns, values_of in self.filters:
+            row |= {f"{name}.{column}": value for (column, _), value in zip(columns, values_of(facts), strict=True)}
+        return row
+
+
+def _choose(policy: str, captions: list[str], uid: str) -> int:
+    """Return which caption a sample gets."""
+    if policy == "longest" and captions:
+        return max(range(len(captions)), key=lambda i: (len(captions[i]), -i))
+    if policy == "sampled" and captions:
+        return int.from_bytes(hashlib.sha256(f"caption:{uid}".encode()).digest()[:8], "big") % len(captions)
+    return 0
+
+
+def table_digest(parts: list[Part]) -> str:
+    """Return the digest of the whole measured table: what it says, not where its bytes lie."""
+    return digest([part.digest for part in parts])
+
+
+def low_information() -> str:
+    """Return the SQL condition for an image whose hash says too little for a near match."""
+    return f"information < {LOW_INFORMATION}"
+
+
+def codecs() -> dict[str, str]:
+    """Return the versions of what decodes and hashes, for the manifest."""
+    import numpy
+    import PIL
+    import scipy
+    from PIL import features
+
+    return {
+        "pillow": PIL.__version__,
+        "libjpeg-turbo": str(features.version_feature("libjpeg_turbo")),
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "phash": PHASH,
+    }

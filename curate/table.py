@@ -1,0 +1,73 @@
+"""The measured table: one row per input sample, written once, read by every decision.
+
+`path`, `offset`, `size` point at the bytes a shard will hold (or at the original ones of a refused image); they belong
+to one machine and stay out of the table's digest and of every output.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shards.schema import arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RECORDS = (
+    ("source_id", "string"),
+    ("input", "string"),
+    ("row", "int64"),
+    ("captions", "list<string>"),
+    ("urls", "list<string>"),
+    ("path", "string"),
+    ("offset", "int64"),
+    ("size", "int64"),
+    ("stamp", "string"),
+    ("class_index", "int32"),
+    ("class_name", "string"),
+    ("licence", "string"),
+    ("status", "string"),
+    ("detail", "string"),
+    ("meta", "string"),
+)
+
+MEASURED = (
+    ("uid", "string"),
+    ("image_id", "string"),
+    ("source", "string"),
+    ("source_id", "string"),
+    ("input", "string"),
+    ("row", "int64"),
+    ("status", "string"),
+    ("detail", "string"),
+    ("url", "string"),
+    ("caption", "string"),
+    ("caption_raw", "string"),
+    ("captions", "list<string>"),
+    ("width", "int32"),
+    ("height", "int32"),
+    ("original_width", "int32"),
+    ("original_height", "int32"),
+    ("original_format", "string"),
+    ("bytes", "int64"),
+    ("sha256", "string"),
+    ("original_sha256", "string"),
+    ("phash", "uint64"),
+    ("information", "double"),
+    ("class_index", "int32"),
+    ("class_name", "string"),
+    ("licence", "string"),
+    ("meta", "string"),
+)
+
+POINTER = (("path", "string"), ("offset", "int64"), ("size", "int64"))
+
+
+def records_schema() -> pa.Schema:
+    """Return the schema of listed records."""
+    return arrow_schema(RECORDS)
+
+
+def measured_schema(filter_columns: tuple[tuple[str, str], ...]) -> pa.Schema:
+    """Return the schema of measured rows: the core, the filters' columns, the pointer."""
+    return arrow_schema((*MEASURED, *filter_columns, *POINTER))
