@@ -53,21 +53,20 @@ class Shard:
 
     def read_range(self, offset: int, length: int) -> bytes:
         """Return bytes of the tar by position."""
-        if self._descriptor is None:
-            content = fs.read_range(self.path, offset, length)
-        else:
-            content = os.pread(self._descriptor, length, offset)
+        file = self._descriptor
+        content = fs.read_range(self.path, offset, length) if file is None else os.pread(file, length, offset)
         if len(content) != length:
             raise RunError(f"{self.path}: {len(content)} of {length} bytes at {offset}", advice="shards verify")
         return content
 
     def sidecar(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the sidecar rows of the window, all columns or some. A shard without sidecar has no columns."""
+        """Return the sidecar rows of the window, all columns or some. A shard without one has no columns."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         path = self.manifest.path_of(self.entry, ".parquet")
-        if not fs.exists(path):
+        # A foreign set's .parquet (img2dataset's) has a row per attempted URL: only a sidecar of ours is one.
+        if not self.entry.sidecar_sha256 or not fs.exists(path):
             return pa.table({})
         with fs.open_read(path) as file:
             table = pq.read_table(file, columns=list(columns) if columns else None)
