@@ -6,23 +6,20 @@ The windows are cut by the decoders; flip, colour, blur and normalising are done
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from shards.core.config import option
 from shards.core.errors import UsageError
-from train.order import AUGMENT, words
+from train.order import AUGMENT, sample_words
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 ATTEMPTS = 10  # torchvision's, for a random window
-_HEX32 = re.compile(r"[0-9a-f]{32}")
 _FLIP, _JITTER, _ORDER, _GRAY, _BLUR, _SIGMA = 4 * ATTEMPTS, 4 * ATTEMPTS + 1, 46, 50, 51, 52
 _NUMBERS = 53
 
@@ -92,14 +89,10 @@ class AugmentParams:
 
 
 def uniforms(seed: int, epoch: int, uid: str) -> NDArray[np.float64]:
-    """Return a sample's random numbers of an epoch, in [0, 1): each has one fixed use.
-
-    The counter of the generator is (epoch, the uid's two halves); a key that is no 32-hex uid is hashed to one.
-    """
+    """Return a sample's random numbers of an epoch, in [0, 1): each has one fixed use."""
     import numpy as np
 
-    number = int(uid if _HEX32.fullmatch(uid) else hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()[:32], 16)
-    raw = words(seed, AUGMENT, (epoch, number >> 64, number & (2**64 - 1)), _NUMBERS)
+    raw = sample_words(seed, AUGMENT, epoch, uid, _NUMBERS)
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

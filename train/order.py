@@ -17,6 +17,8 @@ All randomness is numpy's Philox4x64 bit generator, keyed by (seed, purpose) wit
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ STREAMS = 64
 WINDOW = 4  # blocks that a stream shuffles together
 MAX_BLOCK = 2048  # samples; bounds a rank's memory: WINDOW blocks of index and captions for each of its streams
 BLOCKS, WINDOWS, CAPTION, AUGMENT = range(4)  # purposes of random words
+_HEX32 = re.compile(r"[0-9a-f]{32}")
 
 
 def words(seed: int, purpose: int, counter: tuple[int, int, int], n: int) -> NDArray[np.uint64]:
@@ -43,6 +46,15 @@ def words(seed: int, purpose: int, counter: tuple[int, int, int], n: int) -> NDA
 
     key = np.array([seed & (2**64 - 1), purpose], np.uint64)
     return np.random.Philox(key=key, counter=np.array((0, *counter), np.uint64)).random_raw(n)
+
+
+def sample_words(seed: int, purpose: int, epoch: int, uid: str, n: int) -> NDArray[np.uint64]:
+    """Return a sample's n random words of an epoch: the uid's two halves and the epoch are the counter.
+
+    A key that is no 32-hex uid (foreign shards) is hashed to one.
+    """
+    digits = uid if _HEX32.fullmatch(uid) else hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return words(seed, purpose, (epoch, int(digits[:16], 16), int(digits[16:], 16)), n)
 
 
 def stream_count(batch_size: int, world_size: int = 1) -> int:
