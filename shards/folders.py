@@ -119,8 +119,7 @@ class Resolver:
         base = _base(wanted)
         hits = self.by_base.get(base) or self.by_stem.get(_stem(base) if is_image(base) else base, [])
         if len(hits) > 1 and "/" in wanted:
-            closer = [h for h in hits if _stem("/" + h).endswith("/" + (_stem(wanted) if is_image(wanted) else wanted))]
-            hits = closer or hits
+            hits = _closest(hits, _stem(wanted) if is_image(wanted) else wanted)
         if len(hits) == 1:
             return hits[0], ""
         if not hits:
@@ -242,6 +241,13 @@ def _is_talk(name: str, notes: set[str]) -> bool:
 def is_image(name: str) -> bool:
     """Return whether a file name has an image's suffix, in any case."""
     return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _closest(hits: list[str], wanted: str) -> list[str]:
+    """Return the paths that share the most last parts with a path given from another folder."""
+    last = wanted.split("/")[::-1]
+    shared = [len(posixpath.commonprefix([last, _stem(hit).split("/")[::-1]])) for hit in hits]
+    return [hit for hit, n in zip(hits, shared, strict=True) if n == max(shared)]
 
 
 def _inside(root: str, path: str) -> str:

@@ -92,14 +92,17 @@ def walk(file: IO[bytes], name: str = "tar") -> Iterator[Member]:
     """Yield the regular files of an uncompressed tar in order, without reading their content.
 
     Raises:
-        TornFileError: the tar is cut off, or a header is not one. Members before it were yielded.
+        TornFileError: the tar is cut off (also between two members: the end mark is missing), or a header is not one.
+            Members before it were yielded.
         UsageError: a member's name is absolute or leads out of the folder.
     """
     size_limit = file.seek(0, 2)
     offset, long_name, pax_size = 0, "", None
-    while offset + BLOCK <= size_limit:
+    while True:
         file.seek(offset)
         block = file.read(BLOCK)
+        if len(block) < BLOCK:
+            raise TornFileError(f"{name}: cut off at byte {size_limit}, before the end-of-archive mark")
         if not block.strip(b"\0"):
             return
         _check_header(block, offset, name)
@@ -118,8 +121,6 @@ def walk(file: IO[bytes], name: str = "tar") -> Iterator[Member]:
                 yield Member(_safe(long_name or _name(block), name), offset + BLOCK, size)
             long_name, pax_size = "", None
         offset += padded(size)
-    if offset > size_limit or size_limit == 0:
-        raise TornFileError(f"{name}: cut off at byte {size_limit}")
 
 
 def is_header(block: bytes) -> bool:
