@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.config import FILTERS, Recipe, filter_options
 from curate.dedup import near_duplicates
-from curate.listing import connect, sql_list, sql_text
+from curate.listing import connect, scalar, sql_list, sql_text
 from curate.measure import Part, low_information
 from shards.core import registry
 from shards.core.console import table, warn
@@ -236,12 +236,15 @@ def _check_balance(con: duckdb.DuckDBPyConnection, inputs: int, sources: dict[st
     found = sum(s["inputs"] for s in sources.values())
     if found != inputs:
         raise RunError(f"the ledger does not balance: {inputs:,} rows measured, {found:,} decided")
-    stray = con.execute("""
+    stray = scalar(
+        con,
+        """
         SELECT count(*) FROM decided d WHERE duplicate_of <> ''
         AND NOT EXISTS (SELECT 1 FROM decided w WHERE w.uid = d.duplicate_of AND w.reason = '')
-    """).fetchone()
-    if stray and stray[0]:
-        raise RunError(f"{stray[0]:,} duplicates name a sample that did not survive")
+    """,
+    )
+    if stray:
+        raise RunError(f"{stray:,} duplicates name a sample that did not survive")
 
 
 def _check_size(recipe: Recipe, sources: dict[str, dict[str, Any]]) -> None:

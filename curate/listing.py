@@ -262,6 +262,11 @@ def connect(work: str, threads: int = 0) -> Any:
     return con
 
 
+def scalar(con: Any, query: str) -> Any:
+    """Return the one value of a query, leaving no result open on the connection."""
+    return con.execute(query).fetchall()[0][0]
+
+
 def sql_text(text: str) -> str:
     """Return text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"

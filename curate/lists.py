@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 from curate.config import FILTERS, SOURCES
 from shards.core import registry
@@ -28,21 +28,21 @@ def list_(config: ListConfig) -> int:
         emit([{"reason": k, "meaning": v} for k, v in rows.items()] if config.json else table(("reason", "meaning"), rows.items()))
         return 0
     package = SOURCES if config.what == "sources" else FILTERS
-    found = [
-        {"name": name, "about": registry.summary(package, name), "options": options_of(package, name)} for name in registry.names(package)
-    ]
+    found = []
     lines = []
-    for one in found:
-        lines.append(f"{one['name']}: {one['about']}")
-        lines += [f"    {name}: {text}" for name, text in one["options"].items()]
+    for name in registry.names(package):
+        options = options_of(package, name)
+        found.append({"name": name, "about": registry.summary(package, name), "options": options})
+        lines.append(f"{name}: {registry.summary(package, name)}")
+        lines += [f"    {option}: {text}" for option, text in options.items()]
     emit(found if config.json else "\n".join(lines))
     return 0
 
 
-def options_of(package: str, name: str) -> dict[str, Any]:
+def options_of(package: str, name: str) -> dict[str, str]:
     """Return a plug-in's options in words: type, default, help."""
     cls = registry.get(package, name).Options
-    result = {}
+    result: dict[str, str] = {}
     for field in dataclasses.fields(cls):
         default = "" if field.default in (None, dataclasses.MISSING, "", ()) else f", default {field.default}"
         result[field.name] = f"{describe(hints(cls)[field.name])}{default}: {field.metadata.get('help', '')}"

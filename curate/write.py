@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.config import Recipe
 from curate.decide import Decided
+from curate.listing import scalar
 from curate.measure import columns_of
 from curate.table import POINTER
 from shards import tar
@@ -50,8 +51,7 @@ def shard_size(recipe: Recipe, kept: int) -> int:
 
 def members_of(recipe: Recipe, decided: Decided) -> tuple[str, ...]:
     """Return the members that every sample gets: jpg, txt; cls where all are labelled; json on request."""
-    unlabelled = decided.con.execute("SELECT count(*) FROM decided WHERE decision = 'kept' AND class_index < 0").fetchone()
-    labelled = unlabelled is not None and unlabelled[0] == 0
+    labelled = scalar(decided.con, "SELECT count(*) FROM decided WHERE decision = 'kept' AND class_index < 0") == 0
     return ("jpg", "txt", *(("cls",) if labelled else ()), *(("json",) if recipe.json else ()))
 
 
@@ -191,7 +191,6 @@ def _samples(rows: list[dict[str, Any]], members: tuple[str, ...]) -> Iterator[t
 
 def write_ledger(con: duckdb.DuckDBPyConnection, output: str) -> None:
     """Write the ledger: one row per input sample, sorted by uid, in parts."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder = fs.join(output, "ledger")
@@ -199,20 +198,20 @@ def write_ledger(con: duckdb.DuckDBPyConnection, output: str) -> None:
     schema = arrow_schema(LEDGER)
     columns = ", ".join(f'"{name}"' for name, _ in LEDGER)
     reader = con.sql(f"SELECT {columns} FROM decided ORDER BY uid, source, input, row").to_arrow_reader(65536)
-    rows, number = 0, 0
-    pending: list[pa.Table] = []
-
-    def flush() -> None:
-        nonlocal rows, number, pending
+    for number, part in enumerate(_ledger_parts(reader, schema)):
         with fs.atomic_write(fs.join(folder, f"{number:05d}.parquet")) as file:
-            pq.write_table(pa.concat_tables(pending).combine_chunks(), file, compression="zstd", row_group_size=65536)
-        rows, number, pending = 0, number + 1, []
+            pq.write_table(part, file, compression="zstd", row_group_size=65536)
 
+
+def _ledger_parts(reader: Any, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the ledger in tables of about LEDGER_ROWS rows; an empty ledger is one empty table."""
+    import pyarrow as pa
+
+    pending = [schema.empty_table()]
     for batch in reader:
         pending.append(pa.Table.from_batches([batch]).cast(schema))
-        rows += batch.num_rows
-        if rows >= LEDGER_ROWS:
-            flush()
-    if pending or number == 0:
-        pending = pending or [schema.empty_table()]
-        flush()
+        if sum(t.num_rows for t in pending) >= LEDGER_ROWS:
+            yield pa.concat_tables(pending).combine_chunks()
+            pending = []
+    if pending:
+        yield pa.concat_tables(pending).combine_chunks()

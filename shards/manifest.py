@@ -65,7 +65,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the manifest's text; equal manifests give equal text."""
-        values = {k: v for k, v in dump(self).items() if k != "folder"}
+        front = {"format": self.format, "format_version": self.format_version}
+        values = front | {k: v for k, v in dump(self).items() if k != "folder"}
         values["shards"] = [{k: v for k, v in s.items() if v not in (None, "")} for s in values["shards"]]
         return json.dumps(values, ensure_ascii=False, indent=1) + "\n"
 
