@@ -38,7 +38,7 @@ def _write(folder: str, manifest: Manifest, page: str) -> dict[str, Any]:
 
     values = collect(manifest)
     fs.write_text(page.removesuffix(".html") + ".json", json.dumps(values, ensure_ascii=False, indent=1) + "\n")
-    fs.write_text(page, render(values, read_examples(folder)))
+    fs.write_text(page, render(values, read_examples(manifest.folder)))
     return values
 
 
