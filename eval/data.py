@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from eval.datasets.base import Columns, Examples
+from eval.datasets.base import SPLITS, Columns, Examples
 from shards.core import fs, registry
 from shards.core.errors import UsageError, closest
 
@@ -22,8 +22,17 @@ def open_examples(path: str, kind: str = "", classnames: str = "", columns: Colu
     Raises:
         UsageError: nothing there, a kind that does not fit, or class names that do not fit.
     """
+    refuse_splits(path)
     examples = registry.get(KINDS, kind or sniff(path)).load(path, columns or Columns())
     return examples.rename(read_classnames(classnames, examples.classes)) if classnames else examples
+
+
+def refuse_splits(path: str) -> None:
+    """Refuse a folder that holds split folders rather than data: mixing train and test is never meant."""
+    splits = [name for name in fs.names(path) if name.lower() in SPLITS] if fs.is_dir(path) else []
+    if len(splits) > 1:
+        test = next((s for s in splits if not s.lower().startswith("train")), splits[0])
+        raise UsageError(f"{path}: holds the splits {', '.join(splits)}", "one split at a time", f"{path.rstrip('/')}/{test}")
 
 
 def sniff(path: str) -> str:

@@ -93,6 +93,10 @@ def _row(config: EvalConfig, version: int, loaded: Loaded, test: Encoded, metric
 
 
 def model_label(path: str) -> str:
-    """Return what tables call a checkpoint: its folder's name and its own, without suffix."""
+    """Return what tables call a checkpoint: its training's folder, with the file's name where that is not the usual one."""
+    from train.checkpoint import NAME
+
     folder, _, file = path.rstrip("/").rpartition("/")
-    return f"{label_of(folder)}/{file.rpartition('.')[0]}" if folder and "." in file else file
+    if file == NAME and folder:
+        return label_of(folder)
+    return f"{label_of(folder)}/{file.removesuffix('.pt')}" if folder and file.endswith(".pt") else file.removesuffix(".pt")

@@ -65,9 +65,9 @@ class Examples:
     def __post_init__(self) -> None:
         if not self.ids:
             raise UsageError(f"{self.name}: no labelled image", "at least one")
-        name, count = Counter(self.classes).most_common(1)[0]
-        if count > 1:
-            raise UsageError(f"{self.name}: class name {name!r} stands {count} times", "distinct class names")
+        for name, count in Counter(self.classes).most_common(1):
+            if count > 1:
+                raise UsageError(f"{self.name}: class name {name!r} stands {count} times", "distinct class names")
         wrong = (self.labels < 0) | (self.labels >= len(self.classes))
         if wrong.any():
             i = int(wrong.argmax())
@@ -190,14 +190,6 @@ class Examples:
         for i, label in enumerate(self.labels):
             groups[label].append(i)
         return groups
-
-
-def refuse_splits(path: str, folders: Sequence[str]) -> None:
-    """Refuse a folder that holds split folders rather than data: mixing train and test is never meant."""
-    splits = [name for name in folders if name.lower() in SPLITS]
-    if len(splits) > 1:
-        test = next((s for s in splits if not s.lower().startswith("train")), splits[0])
-        raise UsageError(f"{path}: holds the splits {', '.join(splits)}", "one split at a time", f"--data {path.rstrip('/')}/{test}")
 
 
 def label_of(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.datasets.base import METRIC, TEMPLATES, Columns, Examples, label_of, refuse_splits
+from eval.datasets.base import METRIC, TEMPLATES, Columns, Examples, label_of
 from shards.core import fs
 from shards.core.errors import UsageError
 
@@ -23,13 +23,12 @@ def load(path: str, columns: Columns) -> Examples:
     """List a folder's images with their classes.
 
     Raises:
-        UsageError: no class folders, images beside them, or several splits in one folder.
+        UsageError: no class folders, or images beside them.
     """
     import numpy as np
 
     from shards.folders import read_folder
 
-    refuse_splits(path, [n for n in fs.names(path) if fs.is_dir(fs.join(path, n))])
     found = read_folder(path, layout="classes")
     items = list(found)
     if stray := [item.id for item in items if item.class_index < 0]:

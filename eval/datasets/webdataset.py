@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from eval.datasets.base import METRIC, TEMPLATES, Columns, Examples, label_of, refuse_splits
+from eval.datasets.base import METRIC, TEMPLATES, Columns, Examples, label_of
 from shards import tar
 from shards.core import fs
 from shards.core.errors import RunError, UsageError
@@ -19,13 +19,13 @@ CLASSNAMES, PROMPTS = "classnames.txt", "zeroshot_classification_templates.txt"
 
 
 def recognises(path: str) -> bool:
-    """Return whether the path is a manifest, a tar, a pattern of tars, or a folder of either (or of split folders of tars)."""
+    """Return whether the path is a manifest, a tar, a pattern of tars, or a folder of either."""
     if path.endswith((".tar", f"/{NAME}")) or path == NAME:
         return True
     if not fs.is_dir(path):
         return False
     names = fs.names(path)
-    return NAME in names or any(n.endswith(".tar") for n in names) or CLASSNAMES in names
+    return NAME in names or any(n.endswith(".tar") for n in names)
 
 
 def load(path: str, columns: Columns) -> Examples:
@@ -36,8 +36,6 @@ def load(path: str, columns: Columns) -> Examples:
     """
     import numpy as np
 
-    if fs.is_dir(path):
-        refuse_splits(path, fs.names(path))
     manifest = _manifest(path)
     groups = _ours(manifest) if manifest else _foreign(path)
     ids, labels, places = [], [], []

@@ -1,0 +1,74 @@
+"""Metrics against scikit-learn, scipy, and loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
+
+from eval import metrics
+
+
+@pytest.fixture
+def scored() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.arange(7), rng.integers(0, 7, 193)])
+    scores = rng.normal(size=(200, 7)) + 1.2 * np.eye(7)[labels]
+    return scores, labels
+
+
+def test_ranks_are_places_in_a_stable_sort(scored: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, labels = scored
+    scores = np.round(scores)  # many ties
+    naive = [sorted(range(7), key=lambda c: (-row[c], c)).index(label) for row, label in zip(scores, labels, strict=True)]
+    assert metrics.ranks(scores, labels).tolist() == naive
+
+
+def test_a_model_that_scores_all_alike_is_at_chance() -> None:
+    labels = np.repeat(np.arange(4), 5)
+    assert metrics.accuracy(metrics.ranks(np.zeros((20, 4)), labels)).value == 0.25
+
+
+def test_accuracies_equal_sklearns(scored: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, labels = scored
+    ranked = metrics.ranks(scores, labels)
+    assert metrics.accuracy(ranked).value == pytest.approx(accuracy_score(labels, scores.argmax(1)))
+    assert metrics.accuracy(ranked, 5).value == pytest.approx(top_k_accuracy_score(labels, scores, k=5))
+    assert metrics.mean_per_class(ranked == 0, labels).value == pytest.approx(balanced_accuracy_score(labels, scores.argmax(1)))
+
+
+def test_classes_without_images_do_not_count() -> None:
+    labels = np.array([0, 0, 5])
+    assert metrics.mean_per_class(np.array([True, False, True]), labels).value == 0.75
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (3, 8), (870, 1000)])
+def test_wilson_equals_scipys(correct: int, n: int) -> None:
+    expected = stats.binomtest(correct, n).proportion_ci(0.95, method="wilson")
+    assert metrics.wilson(correct, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_t_interval_equals_scipys() -> None:
+    values = [0.31, 0.29, 0.35, 0.30, 0.33]
+    expected = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
+    assert metrics.t_interval(values) == pytest.approx(expected)
+    score = metrics.over_seeds(values)
+    assert (score.value, score.low, score.high) == pytest.approx((np.mean(values), *expected))
+    assert score.runs == tuple(values)
+
+
+def test_one_seed_has_no_interval() -> None:
+    score = metrics.over_seeds([0.5])
+    assert (score.value, score.low, score.high, score.interval) == (0.5, None, None, "")
+
+
+def test_bootstrap_is_that_of_a_loop_over_images(scored: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, labels = scored
+    correct = metrics.ranks(scores, labels) == 0
+    rng = np.random.default_rng(3)
+    groups = [np.flatnonzero(labels == c) for c in range(7)]
+    draws = [np.mean([correct[rng.choice(g, len(g))].mean() for g in groups]) for _ in range(2000)]
+    score = metrics.mean_per_class(correct, labels)
+    assert (score.low, score.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.01)
+    assert score == metrics.mean_per_class(correct, labels)
