@@ -19,5 +19,5 @@ def picture(i: int, width: int = 80, height: int = 64) -> Image.Image:
 def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
     """Return an image's file."""
     out = io.BytesIO()
-    image.save(out, form, **({"quality": 92} if form == "JPEG" else {}), **options)
+    image.save(out, form, **({"quality": 92} if form == "JPEG" else {}) | options)
     return out.getvalue()
