@@ -49,6 +49,8 @@ def _check(config: FetchConfig) -> None:
 
 def _fetch_shards(config: FetchConfig, known: State, shards: list[int]) -> dict[int, str]:
     """Fetch shards, in order, until all are done or enough images are there; return those whose worker died, and how."""
+    if not shards:
+        return {}
     successes = sum(_successes(config.output, n) for n in range(sum(known.rounds)) if n not in shards)
     killed: dict[int, str] = {}
 

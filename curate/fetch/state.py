@@ -79,7 +79,7 @@ def commit(pool: str, shard: int, folder: str, rows: pa.Table) -> None:
 
 @contextmanager
 def locked(pool: str) -> Iterator[None]:
-    """Hold a pool for one fetch; the lock goes with the process."""
+    """Hold a pool for one fetch; the lock goes with the process. A pool that was never begun leaves nothing behind."""
     if fs.is_remote(pool):
         raise UsageError(f"{pool}: a pool is fetched into a local folder", "a local path", "copy it afterwards")
     if fs.names(pool) and not fs.exists(fs.join(pool, OWN)):
@@ -90,7 +90,17 @@ def locked(pool: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(f"{pool}: another fetch works on this pool", "one at a time") from error
-        yield
+        try:
+            yield
+        finally:
+            if not fs.exists(_state_path(pool)):
+                fs.remove(fs.join(pool, OWN))
+                if not fs.names(pool):
+                    fs.remove(pool)
+
+
+def _state_path(pool: str) -> str:
+    return fs.join(pool, OWN, "state.json")
 
 
 def open_state(config: FetchConfig) -> State:
@@ -106,6 +116,8 @@ def open_state(config: FetchConfig) -> State:
         _check_settings(pool, known.settings, config.fixed)
     fresh = temporary(pool, "input")
     found = normalise(config, fresh)
+    if known:
+        fs.remove(fresh)
     if known and known.input.fingerprint != found.fingerprint:
         raise UsageError(
             f"{pool}: the input has changed: {known.input.urls} URLs then, {found.urls} now",
@@ -113,7 +125,6 @@ def open_state(config: FetchConfig) -> State:
             "fetch into another --output",
         )
     if known:
-        fs.remove(fresh)
         return known
     fs.remove(fs.join(pool, OWN, "input"))
     os.replace(fresh, fs.join(pool, OWN, "input"))
@@ -122,12 +133,12 @@ def open_state(config: FetchConfig) -> State:
 
 def save(pool: str, state: State) -> State:
     """Write the state and return it."""
-    fs.write_text(fs.join(pool, OWN, "state.json"), json.dumps(dataclasses.asdict(state), indent=1) + "\n")
+    fs.write_text(_state_path(pool), json.dumps(dataclasses.asdict(state), indent=1) + "\n")
     return state
 
 
 def _load(pool: str) -> State | None:
-    path = fs.join(pool, OWN, "state.json")
+    path = _state_path(pool)
     if not fs.exists(path):
         return None
     values = json.loads(fs.read_text(path))
