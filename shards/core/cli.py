@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import importlib
 import os
 import sys
@@ -37,6 +38,10 @@ class Command:
     extra_flags: str = ""
 
 
+# What a disk or a permission refuses is the world's fault and needs no traceback.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}", advice=f"{self.prog} --help")
@@ -64,6 +69,11 @@ def main(prog: str, about: str, commands: Mapping[str, Command], argv: Sequence[
         # The reader of our stdout has gone (`… | head`): nothing is wrong with us.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        say(f"error: {error.strerror}: {error.filename or 'while writing'}\n  nothing half-written is left under its final name")
+        return 1
 
 
 def _dispatch(prog: str, about: str, commands: Mapping[str, Command], arguments: list[str]) -> int:
@@ -120,6 +130,7 @@ def _add(parser: argparse.ArgumentParser, name: str, annotation: Any, field: dat
         required = field.default is field.default_factory is dataclasses.MISSING
         keywords["nargs"] = ("+" if required else "*") if many else (None if required else "?")
         keywords.pop("action", None)
+        keywords["metavar"] = field.metadata["metavar"] or name.upper()
         parser.add_argument(name, help=text, **{k: v for k, v in keywords.items() if v is not None})
     else:
         needed = field.default is field.default_factory is dataclasses.MISSING

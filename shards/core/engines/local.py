@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from shards.core.engine import Done, Lost
-from shards.core.errors import RunError
+from shards.core.errors import ProvenderError, RunError
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -30,17 +32,28 @@ def _serve(connection: Connection, fn: Callable[[Any], Any]) -> None:
         try:
             answer = (True, fn(spec))
         except Exception as error:
-            import traceback
-
-            error.add_note(f"in a worker:\n{traceback.format_exc()}")
-            answer = (False, error)
+            answer = (False, _portable(error))
         try:
             connection.send(answer)
         except BrokenPipeError:
             return
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            connection.send((False, RunError(f"a task's result cannot be sent: {error}", "a small picklable value")))
 
 
-@dataclass
+def _portable(error: Exception) -> Exception:
+    """Return an exception that survives the way to another process, with the worker's traceback as a note."""
+    text = traceback.format_exc()
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
+    except Exception:
+        error = RunError(f"{type(error).__name__}: {error}")
+    if not isinstance(error, ProvenderError):
+        error.add_note(f"in a worker:\n{text}")
+    return error
+
+
+@dataclass(eq=False)
 class _Worker:
     fn: Callable[[Any], Any]
     spec: Any = None

@@ -1,0 +1,72 @@
+"""Tasks for the engine's tests: module-level functions, since workers are spawned."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from shards.core.errors import UsageError
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def kill_at(spec: list[int]) -> list[int]:
+    """Die by SIGKILL where the spec holds 13."""
+    if 13 in spec:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [x * x for x in spec]
+
+
+def leave_at(spec: list[int]) -> list[int]:
+    if 13 in spec:
+        os._exit(7)
+    return spec
+
+
+def hang_at(spec: list[int]) -> list[int]:
+    if 13 in spec:
+        time.sleep(600)
+    return spec
+
+
+def fail(spec: int) -> int:
+    if spec == 3:
+        raise ValueError("three is too many")
+    return spec
+
+
+def refuse(spec: int) -> int:
+    raise UsageError("found this", "allowed that", "try those")
+
+
+class OddError(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def odd(spec: int) -> int:
+    raise OddError("this", "that")
+
+
+def unsendable(spec: int) -> Any:
+    return lambda: spec
+
+
+def total(array: Any) -> float:
+    return float(array.sum())
+
+
+def note(spec: tuple[str, int]) -> int:
+    """Leave a file that says that this spec was worked on."""
+    folder, i = spec
+    (Path(folder) / str(i)).write_text(str(os.getpid()))
+    return i
+
+
+def halves(spec: list[int]) -> list[list[int]]:
+    return [spec[: len(spec) // 2], spec[len(spec) // 2 :]] if len(spec) > 1 else []
