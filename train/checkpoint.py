@@ -34,10 +34,11 @@ def save(folder: str, state: dict[str, Any], keep: int = 0) -> str:
     for name in reversed(names):
         with fs.atomic_write(fs.join(folder, name)) as file:
             torch.save(state, file)
-    if keep:
-        numbered = [n for n in fs.names(folder) if n.startswith("checkpoint-") and n.endswith(".pt")]
-        for name in numbered[:-keep]:
-            fs.remove(fs.join(folder, name))
+    there = fs.names(folder)
+    torn = [n for n in there if n.startswith(".checkpoint") and ".pt.tmp-" in n]  # of runs killed while saving
+    numbered = [n for n in there if n.startswith("checkpoint-") and n.endswith(".pt")]
+    for name in torn + (numbered[:-keep] if keep else []):
+        fs.remove(fs.join(folder, name))
     return fs.join(folder, NAME)
 
 

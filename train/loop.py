@@ -19,7 +19,7 @@ from shards.core.errors import UsageError
 from shards.manifest import Manifest, read_manifest
 from train import checkpoint, distributed
 from train.config import TrainConfig
-from train.loader import Loader
+from train.loader import Loader, Replaced
 from train.log import RunLog
 from train.optim import adamw, set_lr
 from train.plan import Plan, make_plan, preflight, show
@@ -71,7 +71,7 @@ def _take_steps(run: Run, start: int) -> dict[str, float]:
     model = distributed.wrap(task, run.device).train()
     log = RunLog(config.output, start, plan.steps, plan.batch_size, config.tensorboard)
     half = torch.float16 if config.precision == "amp" else torch.bfloat16
-    with contextlib.closing(log), contextlib.closing(run.loader.batches(start)) as batches:
+    with contextlib.closing(log), contextlib.closing(run.loader.batches(start)) as batches:  # type: ignore[type-var]
         for batch in log.timed(batches):
             _seed_step(config.seed, batch.step)
             lr = warmup_cosine(batch.step, config.lr, plan.warmup, plan.steps)
@@ -93,7 +93,7 @@ def _take_steps(run: Run, start: int) -> dict[str, float]:
             save = step % config.checkpoint_every == 0 or step == plan.steps
             log.add(batch.step, batch.uids, {"loss": loss, **terms, **task.gauges()})
             if save or step % config.log_every == 0:
-                log.write(lr=lr, epoch=step * plan.batch_size / plan.epoch_samples)
+                log.write(lr=lr, epoch=step * plan.batch_size / plan.epoch_samples, repeats=run.loader.repeats(step))
             if save:
                 _save(run, step)
             if step == plan.steps:
@@ -156,14 +156,14 @@ def _resume(run: Run) -> int:
     run.task.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.scaler.load_state_dict(state["scaler"])
-    run.loader.replaced.extend(tuple(row) for row in state["replaced"])
+    run.loader.replaced.extend(Replaced(*row) for row in state["replaced"])
     show(f"resuming {path} at step {state['step']:,}")
     return int(state["step"])
 
 
 def _save(run: Run, step: int) -> None:
     """Write the checkpoint that step `step` would start from, and the configuration beside it."""
-    replaced = {tuple(row) for part in distributed.gather_objects(list(run.loader.replaced)) for row in part}
+    replaced = {row for part in distributed.gather_objects(list(run.loader.replaced)) for row in part}
     if distributed.rank() != 0:
         return
     state = {

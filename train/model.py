@@ -13,7 +13,7 @@ from shards.core import fs
 from shards.core.errors import UsageError, closest
 
 if TYPE_CHECKING:
-    from torch import nn
+    from open_clip import CLIP
 
     from train.text import Tokenizer
 
@@ -24,7 +24,7 @@ MODELS = Path(__file__).parent / "models"
 class Loaded:
     """A trained model and all that is needed to use it and to say where it came from."""
 
-    model: nn.Module
+    model: CLIP
     tokenize: Tokenizer
     image_size: int
     mean: tuple[float, ...]
@@ -36,7 +36,7 @@ class Loaded:
     config: dict[str, Any]
 
 
-def build_model(name: str, image_size: int | None = None) -> nn.Module:
+def build_model(name: str, image_size: int | None = None) -> CLIP:
     """Return an untrained open_clip model; its first weights follow torch's global generator.
 
     Args:
@@ -60,9 +60,9 @@ def build_tokenizer(name: str) -> Tokenizer:
     return Tokenizer(_open_clip().SimpleTokenizer(context_length=length))
 
 
-def image_size_of(model: nn.Module) -> int:
+def image_size_of(model: CLIP) -> int:
     """Return the side of the images that a model takes."""
-    size: Any = model.visual.image_size
+    size = model.visual.image_size
     return int(size[0] if isinstance(size, tuple | list) else size)
 
 

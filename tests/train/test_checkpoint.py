@@ -58,6 +58,12 @@ def test_older_ones_are_kept_as_asked(tmp_path: Path) -> None:
     assert checkpoint.read(str(tmp_path / "checkpoint.pt"))["step"] == 300
 
 
+def test_what_a_killed_run_left_is_swept(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint.pt.tmp-123").write_bytes(b"half")
+    checkpoint.save(str(tmp_path), state())
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+
+
 def test_a_torn_file_and_a_foreign_one_are_told_apart(tmp_path: Path) -> None:
     path = Path(checkpoint.save(str(tmp_path), state()))
     path.write_bytes(path.read_bytes()[:-900])

@@ -14,6 +14,8 @@ from train.photometric import Photometric
 from train.text import encode_text, is_trimmable, trim
 
 if TYPE_CHECKING:
+    from open_clip import CLIP
+
     from train.config import TrainConfig
     from train.loader import Batch
     from train.text import Tokenizer
@@ -24,12 +26,14 @@ MAX_LOGIT_SCALE = math.log(100)
 class ClipTask(nn.Module):
     """From a batch of the loader to CLIP's loss. `model` is open_clip's and all that is trained."""
 
-    def __init__(self, model: nn.Module, tokenize: Tokenizer, photometric: nn.Module, channels_last: bool = False) -> None:
+    model: CLIP
+
+    def __init__(self, model: CLIP, tokenize: Tokenizer, photometric: nn.Module, channels_last: bool = False) -> None:
         super().__init__()
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.layout: torch.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model.to(memory_format=self.layout)
         self.photometric = photometric
-        self.tokenize = tokenize
+        self.tokenize: Tokenizer = tokenize
         self.image_size = image_size_of(model)
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
