@@ -63,7 +63,7 @@ picked AS (
     SELECT 1, 'group', "group", group_size, source, reason, uid, caption, caption_raw, detail, position, path, "offset", size FROM grouped
     UNION ALL
     SELECT 2, 'kept', -1, 0, source, '', uid, caption, caption_raw, detail, position, path, "offset", size FROM kept)
-SELECT {{columns}} FROM picked ORDER BY nr, "group", source, reason, position
+SELECT {{columns}} FROM picked ORDER BY nr, "group", if(nr = 0, source, ''), if(nr = 0, reason, ''), position
 """
 
 # Whose picture another row repeats. A repeated id is no picture's copy.
@@ -109,12 +109,13 @@ _Pointer = tuple[str, int, int]
 
 def _thumbnails(pointers: list[_Pointer], workers: int, engine_name: str) -> Iterator[tuple[_Pointer, bytes | None]]:
     batches = [pointers[i : i + BATCH] for i in range(0, len(pointers), BATCH)]
-    for outcome in engine.map_unordered(read_thumbnails, batches, workers=workers, engine=engine_name, split=_split, timeout=SECONDS):
+    for outcome in engine.map_unordered(read_thumbnails, batches, workers=workers, engine=engine_name, split=split, timeout=SECONDS):
         if isinstance(outcome, engine.Done):
             yield from zip(outcome.spec, outcome.result, strict=True)
 
 
-def _split(batch: list[_Pointer]) -> list[list[_Pointer]]:
+def split(batch: list[_Pointer]) -> list[list[_Pointer]]:
+    """Halve a batch whose worker died."""
     half = len(batch) // 2
     return [part for part in (batch[:half], batch[half:]) if part]
 

@@ -1,0 +1,312 @@
+"""The report against counts taken from the same rows by other means, and against hostile captions."""
+
+from __future__ import annotations
+
+import collections
+import html.parser
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_synthetic import Row, picture, write_build
+
+from curate.cli import main
+from curate.report.build import write_report
+from curate.report.captions import STOP_WORDS, quantile
+from curate.report.numbers import in_order
+from curate.report.page import MAX_BYTES, percent, render
+from shards.core.errors import RunError, UsageError
+from shards.manifest import read_manifest
+
+RECIPE = """\
+seed: 7
+sources:
+- {name: redcaps, reader: redcaps, input: /home/someone/annotations, captions: first}
+- {name: folder, reader: folder, input: /srv/photos}
+filters:
+- {name: profanity, list: /home/someone/words.txt}
+- {name: caption_length, min_words: 2}
+"""
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</style><img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "' onmouseover='alert(1)",
+    "javascript:alert(1)",
+    "{{ 7 * 7 }} {% raw %}",
+    "&lt;b&gt; &amp; \x00\x07\x1b[31m",
+    "\u202eright to left\u202c",
+    "</title></bdi></details><iframe src=//example.org>",
+    "漢字 سلام 😀 naïve",
+    "z" * 5000,
+]
+
+
+def rows() -> list[Row]:
+    """Two sources in which every decision, three reasons, groups of 4 and 2, and all hostile captions occur."""
+    kept = [Row("redcaps", f"k{i}", f"a dog and the {'cat ' * (i % 9)}number {i}") for i in range(160)]
+    kept += [Row("folder", f"k{i}", caption) for i, caption in enumerate(HOSTILE)]
+    drops = [Row("redcaps", f"d{i}", f"copy {i}", "dropped", "near_duplicate", "distance 2", kept[5].uid) for i in range(3)]
+    drops += [Row("redcaps", "e0", "copy", "dropped", "exact_duplicate", "", kept[9].uid)]
+    drops += [Row("redcaps", "k0", "the same id again", "dropped", "duplicate_id", "", kept[0].uid)]
+    drops += [Row("folder", f"s{i}", caption, "dropped", "caption_length", caption) for i, caption in enumerate(HOSTILE * 2)]
+    drops += [Row("folder", f"p{i}", "rude", "dropped", "profanity", "“rude”") for i in range(5)]
+    return [*kept, *drops, Row("redcaps", "h", "held out", "holdout"), *(Row("redcaps", f"x{i}", "spare", "spare") for i in range(7))]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report") / "out"
+    image = out.parent / "photo.jpg"
+    image.write_bytes(picture(300, 200))
+    write_build(out, [r if i % 3 else Row(**{**vars(r), "image": str(image)}) for i, r in enumerate(rows())], RECIPE)
+    write_report(str(out))
+    return out
+
+
+def numbers(out: Path) -> dict[str, Any]:
+    return json.loads((out / "report.json").read_text())
+
+
+class Page(html.parser.HTMLParser):
+    """A page as a browser's parser sees it: elements, their attributes, and the numbers in each waterfall step."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: collections.Counter[str] = collections.Counter()
+        self.attributes: list[tuple[str, str]] = []
+        self.values: list[str] = []
+        self.steps: dict[tuple[str, str], list[float]] = {}
+        self.lengths: dict[str, list[list[float]]] = {}
+        self.text, self._source, self._step, self._row = "", "", "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = {k: v or "" for k, v in attrs}
+        self.tags[tag] += 1
+        self.attributes += list(named.items())
+        self._source = named.get("data-source", self._source)
+        self._step = named.get("data-step", "" if tag == "h3" else self._step)
+        if "data-lengths" in named or tag in ("section", "div"):
+            self._row = named.get("data-lengths", "")
+            self.lengths.setdefault(self._row, []).append([])
+        if tag == "data":
+            self.values.append(named["value"])
+            if self._row:
+                self.lengths[self._row][-1].append(float(named["value"]))
+            if self._step:
+                self.steps.setdefault((self._source, self._step), []).append(float(named["value"]))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(build: Path) -> Page:
+    return Page((build / "report.html").read_text())
+
+
+def test_waterfall_equals_an_independent_count(build: Path, page: Page) -> None:
+    for source in numbers(build)["sources"]:
+        own = [r for r in rows() if r.source == source["name"]]
+        counted = collections.Counter(r.reason or r.decision for r in own)
+        assert source["inputs"] == len(own) == sum(counted.values())
+        found = {d["reason"]: d["count"] for d in source["dropped"]}
+        found |= {d: source[d]["count"] for d in ("kept", "holdout", "spare") if source[d]["count"]}
+        assert found == dict(counted)
+        for step, n in {**found, "inputs": len(own)}.items():
+            count, share = page.steps[source["name"], step][:2]
+            assert (count, share) == (n, pytest.approx(n / len(own)))
+        left = len(own)
+        for d in source["dropped"]:
+            left -= d["count"]
+            assert d["left"] == left
+
+
+def test_every_number_on_the_page_is_in_the_json(build: Path, page: Page) -> None:
+    report = numbers(build)
+    known: set[float] = set()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict | list):
+            for inner in value.values() if isinstance(value, dict) else value:
+                walk(inner)
+        elif isinstance(value, int | float):
+            known.add(float(value))
+
+    walk(report)
+    known |= {float(sum(d["count"] for d in s["dropped"])) for s in report["sources"]}
+    assert len(page.values) > 200
+    shares = {round(k, 6) for k in known}
+    assert not [v for v in page.values if round(float(v), 6) not in shares and float(v) != 1.0]
+
+
+def test_lengths_equal_a_count_in_python(build: Path, page: Page) -> None:
+    report = numbers(build)["lengths"]
+    for measure, of in (("words", lambda c: len(c.split())), ("characters", len)):
+        for i, source in enumerate(sorted(report[measure]["sources"])):
+            values = sorted(of(r.caption) for r in rows() if r.source == source and r.decision == "kept")
+            found = report[measure]["sources"][source]
+            expected = {
+                "captions": len(values), "mean": round(sum(values) / len(values), 2), "min": values[0], "max": values[-1],
+                **{name: values[-(-len(values) * p // 100) - 1] for name, p in (("p5", 5), ("median", 50), ("p95", 95))},
+            }  # fmt: skip
+            assert {k: found[k] for k in expected} == expected
+            assert sum(found["bins"]) == len(values)
+            assert found["bins"][3] == sum(v // report[measure]["bin_width"] == 3 for v in values)
+            shown = [row for row in page.lengths[measure] if row][i]
+            assert shown == [float(found[k]) for k in ("captions", "mean", "min", "p5", "median", "p95", "max")]
+
+
+def test_words_equal_a_count_in_python(build: Path) -> None:
+    for source, found in numbers(build)["words"].items():
+        words = collections.Counter(
+            w for r in rows() if r.source == source and r.decision == "kept" for w in re.findall(r"\w+", r.caption.lower())
+        )
+        assert (found["words"], found["distinct"]) == (words.total(), len(words))
+        by_count = sorted(words.items(), key=lambda item: (-item[1], item[0].encode()))
+        assert [(w["word"], w["count"]) for w in found["all"]] == by_count[:30]
+        assert [(w["word"], w["count"]) for w in found["content"]] == [p for p in by_count if p[0] not in STOP_WORDS][:30]
+
+
+def test_duplicate_groups(build: Path, page: Page) -> None:
+    survivors = {r.source_id: r.uid for r in rows() if r.source == "redcaps" and r.decision == "kept"}
+    assert numbers(build)["duplicates"] == {
+        "groups": 2, "copies": 4, "largest": [{"survivor": survivors["k5"], "size": 4}, {"survivor": survivors["k9"], "size": 2}],
+    }  # fmt: skip
+    assert [v for k, v in page.attributes if k == "data-survivor"] == [survivors["k5"], survivors["k9"]]
+
+
+def test_hostile_captions_stay_text(build: Path, page: Page) -> None:
+    tags = set(page.tags)
+    assert not tags & {"script", "iframe", "object", "embed", "link", "base", "form"}
+    assert page.tags["style"] == 1
+    assert not [k for k, _ in page.attributes if k.startswith("on") or k == "style"]
+    assert all(v.startswith("#") for k, v in page.attributes if k == "href")
+    assert all(v.startswith("data:image/webp;base64,") for k, v in page.attributes if k in ("src", "srcset"))
+    policy = next(v for k, v in page.attributes if k == "content" and "default-src" in v)
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    for caption in HOSTILE[:6]:
+        assert caption in page.text
+    assert "\x00" not in page.text
+    assert "␀" in page.text
+    assert "z" * 401 not in page.text
+
+
+def test_the_style_sheet_has_the_hash_that_the_policy_allows(build: Path) -> None:
+    import base64
+    import hashlib
+
+    text = (build / "report.html").read_text()
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert style is not None
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()}'" in text
+
+
+def test_no_path_of_this_machine(build: Path) -> None:
+    for name in ("report.html", "report.json"):
+        text = (build / name).read_text()
+        assert "/home/" not in text
+        assert "/srv/" not in text
+        assert str(build.parent) not in text
+        assert "words.txt" in text
+
+
+def test_equal_builds_have_equal_reports(build: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(build, copy)
+    for name in ("report.html", "report.json"):
+        (copy / name).unlink()
+    write_report(str(copy))
+    for name in ("report.html", "report.json"):
+        assert (copy / name).read_bytes() == (build / name).read_bytes()
+
+
+def test_missing_examples_are_said(tmp_path: Path) -> None:
+    write_build(tmp_path / "out", rows(), examples=False)
+    write_report(str(tmp_path / "out"))
+    assert "No examples were kept with this build." in (tmp_path / "out" / "report.html").read_text()
+    assert numbers(tmp_path / "out")["examples"] == []
+
+
+def test_an_empty_build_has_a_report(tmp_path: Path) -> None:
+    write_build(tmp_path / "out", [Row("folder", "a", "", "dropped", "caption_missing")])
+    write_report(str(tmp_path / "out"))
+    assert numbers(tmp_path / "out")["build"]["samples"] == 0
+
+
+def test_the_page_is_bounded(build: Path) -> None:
+    heavy = {
+        "uid": "f" * 32,
+        "caption": "c" * 900,
+        "caption_raw": "r" * 900,
+        "detail": "",
+        "source": "redcaps",
+        "group": -1,
+        "group_size": 0,
+    }
+    examples = [
+        {**heavy, "kind": "dropped", "reason": f"reason{reason}", "position": i, "thumbnail": bytes(6000)}
+        for reason in range(100)
+        for i in range(12)
+    ]
+    report = numbers(build)
+    assert len(render(report, examples[:240]).encode()) < MAX_BYTES
+    many = [{"reason": f"reason{i}", "why": "", "count": 1, "share": 0.1, "left": 1} for i in range(100)]
+    report["sources"][0]["dropped"] = many
+    page = render(report, examples)
+    assert len(page.encode()) < MAX_BYTES
+    assert page.count("data:image/webp") >= 100
+
+
+def test_a_ledger_that_differs_from_the_manifest_is_refused(build: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(build, copy)
+    (copy / "ledger" / "00000.parquet").unlink()
+    with pytest.raises(RunError, match="the ledger counts"):
+        write_report(str(copy))
+    shutil.rmtree(copy / "ledger")
+    with pytest.raises(UsageError, match="no ledger"):
+        write_report(str(copy))
+
+
+def test_command(build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(build), "--json", "--output", str(tmp_path / "mine.html")]) == 0
+    assert json.loads(capsys.readouterr().out) == numbers(build) == json.loads((tmp_path / "mine.json").read_text())
+    assert (tmp_path / "mine.html").read_bytes() == (build / "report.html").read_bytes()
+    assert main(["report", str(build), "--output", str(tmp_path / "mine.html")]) == 0
+    assert re.search(r"dropped: near_duplicate +3 ", capsys.readouterr().out)
+    assert main(["report", str(tmp_path)]) == 2
+
+
+def test_report_may_precede_the_manifest(build: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(build, copy)
+    manifest = read_manifest(str(copy))
+    for name in ("manifest.json", "report.html"):
+        (copy / name).unlink()
+    write_report(str(copy), manifest)
+    assert (copy / "report.html").read_bytes() == (build / "report.html").read_bytes()
+
+
+def test_reasons_stand_in_the_order_of_decisions() -> None:
+    found = ["near_duplicate", "aspect_ratio", "zz_third_party", "caption_missing", "profanity", "exact_duplicate"]
+    expected = ["caption_missing", "profanity", "aspect_ratio", "zz_third_party", "exact_duplicate", "near_duplicate"]
+    assert in_order(found, ["profanity", "aspect_ratio"]) == expected
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.0, "0.0%"), (0.0004, "<0.1%"), (0.1234, "12.3%"), (0.99999, ">99.9%"), (1.0, "100.0%")])
+def test_a_share_never_looks_like_nothing_or_all(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_quantile_is_the_nearest_rank() -> None:
+    import numpy as np
+
+    values = np.random.default_rng(0).integers(0, 40, 501)
+    counts = dict(collections.Counter(values.tolist()))
+    for share in (0.05, 0.5, 0.95, 0.995):
+        assert quantile(counts, share) == np.quantile(values, share, method="inverted_cdf")
