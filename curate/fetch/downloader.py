@@ -22,6 +22,7 @@ from curate.fetch.rows import account
 from curate.fetch.web import Limits, download
 from curate.fetch.worker import Fetched, Task
 from shards.core import fs
+from shards.core.errors import RunError
 
 EXTRA_COLUMNS = ("source_id", "url_index")
 
@@ -60,6 +61,8 @@ def download_shard(task: Task) -> Fetched:
             _downloader(task, temporary, reader.column_list).download_shard(shard)
         table = account(task.shard, rows, temporary, task.samples_per_shard)
         state.commit(task.pool, task.shard, temporary, table)
+    except OSError as error:
+        raise RunError(f"shard {task.shard} cannot be written: {error}", advice="make room, then run the same command again") from error
     finally:
         fs.remove(temporary)
     return Fetched(task.shard, table.num_rows, table["status"].to_pylist().count("success"))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE = "fetch.parquet"
+OWN = "_fetch"  # the folder of what only a fetch needs
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _SHARD = re.compile(r"\d+\.parquet")
 _BATCH = 10_000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from itertools import islice
 
 from curate.fetch import state
 from curate.fetch.config import FetchConfig
 from curate.fetch.normalise import write_shard_input
-from curate.fetch.pool import TABLE
+from curate.fetch.pool import OWN, TABLE
 from curate.fetch.rows import OPTED_OUT, RETRIED, statuses, write_table
 from curate.fetch.state import State
 from curate.fetch.web import Limits
@@ -106,28 +106,15 @@ def _append_round(config: FetchConfig, known: State, killed: dict[int, str]) -> 
     """Write the input of another round: the URLs that failed and did not opt out. Return its number of shards."""
     import pyarrow as pa
 
-    first = sum(known.rounds)
-    waiting: list[dict[str, Any]] = []
-    shards = 0
     names = ("source_id", "url", "url_index", "caption", "row")
-    kinds = (pa.string(), pa.string(), pa.int32(), pa.string(), pa.int64())
-    schema = pa.schema(list(zip(names, kinds, strict=True)))
-    for rows in statuses(config.output, known, killed):
-        waiting += [r for r in rows if r["status"] in RETRIED and r["shard"] not in killed and not r["detail"].startswith(OPTED_OUT)]
-        while len(waiting) >= config.samples_per_shard:
-            chunk, waiting = waiting[: config.samples_per_shard], waiting[config.samples_per_shard :]
-            _write_round(config, chunk, first + shards, schema)
-            shards += 1
-    if waiting:
-        _write_round(config, waiting, first + shards, schema)
+    schema = pa.schema(list(zip(names, (pa.string(), pa.string(), pa.int32(), pa.string(), pa.int64()), strict=True)))
+    failed = (row for rows in statuses(config.output, known, killed) for row in rows if row["status"] in RETRIED)
+    asked = (row for row in failed if row["shard"] not in killed and not row["detail"].startswith(OPTED_OUT))
+    folder, shards = fs.join(config.output, OWN, "input"), 0
+    while chunk := list(islice(asked, config.samples_per_shard)):
+        write_shard_input(pa.Table.from_pylist(chunk, schema), folder, sum(known.rounds) + shards)
         shards += 1
     return shards
-
-
-def _write_round(config: FetchConfig, rows: list[dict[str, Any]], shard: int, schema: Any) -> None:
-    import pyarrow as pa
-
-    write_shard_input(pa.Table.from_pylist(rows, schema), fs.join(config.output, state.OWN, "input"), shard)
 
 
 def _report(config: FetchConfig, known: State, killed: dict[int, str]) -> None:

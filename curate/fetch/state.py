@@ -3,6 +3,7 @@
     _fetch/state.json            settings, fingerprint of the input, counts, shards per round
     _fetch/input/NNNNN.parquet   the rows of each shard, before they are fetched
     _fetch/rows/NNNNN.parquet    the same rows with their status
+    _fetch/worker.log            what img2dataset says
     _fetch/tmp/                  unfinished shards; emptied at each start
 
 Round 0 is the input; each `--retry-failed` appends a round. A shard is done when its NNNNN_stats.json is there.
@@ -20,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from curate.fetch.config import FetchConfig
 from curate.fetch.normalise import Normalised, normalise, shard_name
+from curate.fetch.pool import OWN
 from shards.core import fs
 from shards.core.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-OWN = "_fetch"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 
+from curate.fetch.pool import OWN
 from curate.fetch.web import Limits
 
 
@@ -40,19 +41,20 @@ class Fetched:
 
 def fetch_shard(task: Task) -> Fetched:
     """Download one shard and commit it."""
-    _settle()
+    _settle(task.pool)
     from curate.fetch.downloader import download_shard
 
     return download_shard(task)
 
 
 @functools.cache
-def _settle() -> None:
-    """Make this process fit for img2dataset: no talk on stdout, no look for updates, no life without its parent."""
+def _settle(pool: str) -> None:
+    """Make this process fit for img2dataset: its talk goes to a log, it looks for no updates, it ends with its parent."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
+    log = os.open(os.path.join(pool, OWN, "worker.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_leave_with, args=(parent.pid,), daemon=True).start()
 

@@ -1,0 +1,151 @@
+"""The real RedCaps, CC3M and CC12M metadata, fetched from loopback: photo i mod n stands for record i, a tenth is dead.
+
+Counts come from the metadata files themselves, read here by other means.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.cli import main
+from curate.fetch.pool import read_pool
+
+pytestmark = pytest.mark.slow
+
+FILES = {"redcaps": "metadata/redcaps/*/*.json", "cc3m": "metadata/cc3m/*.tsv", "cc12m": "metadata/cc12m/*.tsv"}
+COLUMN = {"cc3m": 1, "cc12m": 0}
+
+
+def is_dead(number: int) -> bool:
+    return number % 10 == 1
+
+
+class Photos:
+    """A loopback server of `/N.jpg`: photo N modulo their number, or 404 for a dead one; logs what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.photos = [p.read_bytes() for p in sorted((folder / "pairs").glob("flickr*/**/*.jpg"))]
+        self.log: list[int] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                number = int(self.path.strip("/").removesuffix(".jpg"))
+                outer.log.append(number)
+                content = b"" if is_dead(number) else outer.photo(number)
+                self.send_response(404 if is_dead(number) else 200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        class Backlog(ThreadingHTTPServer):
+            daemon_threads, request_queue_size = True, 256
+
+        self.http = Backlog(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def photo(self, number: int) -> bytes:
+        return self.photos[number % len(self.photos)]
+
+    def url_of(self, number: int) -> str:
+        return f"{self.url}/{number}.jpg"
+
+
+@pytest.fixture
+def photos(realdata: Path) -> Iterator[Photos]:
+    one = Photos(realdata)
+    yield one
+    one.http.shutdown()
+    one.http.server_close()
+
+
+def rewrite(source: str, realdata: Path, output: Path, photos: Photos) -> dict[int, tuple[str, str]]:
+    """Copy the metadata with URLs of ours; return each record's own (id, caption) by its number."""
+    known: dict[int, tuple[str, str]] = {}
+    output.mkdir()
+    for path in sorted(realdata.glob(FILES[source])):
+        name = f"{path.parent.name}-{path.name}"
+        if source == "redcaps":
+            whole = json.loads(path.read_text())
+            for item in whole["annotations"]:
+                item["url"] = photos.url_of(len(known))
+                known[len(known)] = (item["image_id"], item["caption"])
+            (output / name).write_text(json.dumps(whole))
+            continue
+        text = ""
+        for line in path.read_bytes().decode().removesuffix("\n").split("\n"):
+            fields = line.split("\t")
+            fields[COLUMN[source]] = url = photos.url_of(len(known))
+            caption = fields[1 - COLUMN[source]]
+            known[len(known)] = (f"{url}\n{caption}", caption)
+            text += "\t".join(fields) + "\n"
+        (output / name).write_bytes(text.encode())
+    return known
+
+
+@pytest.mark.parametrize(("source", "least"), [("redcaps", 1500), ("cc3m", 600), ("cc12m", 3)])
+def test_real_metadata_is_fetched_to_the_last_record(source: str, least: int, realdata: Path, photos: Photos, tmp_path: Path) -> None:
+    known = rewrite(source, realdata, tmp_path / "metadata", photos)
+    pool = tmp_path / "pool"
+    flags = {"source": source, "input": tmp_path / "metadata", "output": pool, "workers": 1, "threads": 16, "samples-per-shard": 400}
+    words = ["fetch", "--allow-private-hosts", *(str(w) for name, value in flags.items() for w in (f"--{name}", value))]
+    assert main(words) == 0
+
+    rows = {int(re.sub(r"\D", "", r.url.rpartition("/")[2])): r for r in read_pool(str(pool))}
+    assert len(known) >= least
+    assert rows.keys() == known.keys()
+    assert Counter(photos.log) == dict.fromkeys(known, 1)
+    dead = {number for number in known if is_dead(number)}
+    assert {n for n, r in rows.items() if r.status == "failed_to_download"} == dead
+    assert {n for n, r in rows.items() if r.status == "success"} == known.keys() - dead
+    assert {n: (r.source_id, r.caption) for n, r in rows.items()} == known
+    tars = {str(p): p.read_bytes() for p in pool.glob("*.tar")}
+    for number in known.keys() - dead:
+        row = rows[number]
+        assert tars[row.tar][row.offset : row.offset + row.size] == photos.photo(number)
+
+
+PLAIN = """
+import sys
+import img2dataset
+
+if __name__ == "__main__":
+    img2dataset.download(
+        sys.argv[1], output_folder=sys.argv[2], input_format="parquet", caption_col="caption", output_format="webdataset",
+        number_sample_per_shard=50, processes_count=1, thread_count=8, disable_all_reencoding=True, max_shard_retry=0,
+    )
+"""
+
+
+def test_a_folder_of_img2dataset_itself_is_read_with_its_failures(realdata: Path, photos: Photos, tmp_path: Path) -> None:
+    count = 120
+    urls = pa.table({"url": [photos.url_of(i) for i in range(count)], "caption": [f'caption {i}, "x"' for i in range(count)]})
+    pq.write_table(urls, tmp_path / "urls.parquet")
+    (tmp_path / "plain.py").write_text(PLAIN)
+    command = [sys.executable, str(tmp_path / "plain.py"), str(tmp_path / "urls.parquet"), str(tmp_path / "pool")]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"})
+    rows = {int(re.sub(r"\D", "", r.url.rpartition("/")[2])): r for r in read_pool(str(tmp_path / "pool"))}
+    assert sorted(rows) == list(range(count))
+    for number, row in rows.items():
+        assert (row.caption, row.source_id) == (f'caption {number}, "x"', "")
+        assert row.status == ("failed_to_download" if is_dead(number) else "success")
+        content = Path(row.tar).read_bytes()[row.offset : row.offset + row.size] if row.tar else b""
+        assert content == (b"" if is_dead(number) else photos.photo(number))
