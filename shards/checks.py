@@ -104,7 +104,10 @@ def check_index(manifest: Manifest, entry: ShardEntry, groups: Sequence[list[Mem
     if not fs.exists(path):
         return  # a stated but absent one is a matter of check_checksums; a foreign set may have none
     start, stop = entry.window if entry.index else (0, len(groups))
-    expected, found = tar.format_index(list(groups[start:stop])).splitlines(), fs.read_text(path).splitlines()
+    expected, found = (
+        tar.format_index(list(groups[start:stop])).splitlines(),
+        fs.read_bytes(path).decode("utf-8", "surrogateescape").splitlines(),
+    )
     if found != expected:
         line = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected)))
         show = [lines[line] if line < len(lines) else "nothing" for lines in (found, expected)]

@@ -28,6 +28,7 @@ class IndexConfig:
     bad_files: Literal["stop", "skip"] = option("stop", "what a torn tar does: stop, or be left out and named in the manifest")
     overwrite: bool = option(False, "replace a manifest that is there")
     workers: int | None = option(None, "worker processes; default: one per core")
+    engine: str = option("local", "local | inline (this process alone)")
     json: bool = option(False, "print JSON")
 
 
@@ -43,7 +44,8 @@ class Indexed:
 
 def run(config: IndexConfig) -> None:
     """Index a folder and say what it holds."""
-    manifest = index(config.folder, bad_files=config.bad_files, overwrite=config.overwrite, workers=config.workers or default_workers())
+    workers = config.workers or default_workers()
+    manifest = index(config.folder, bad_files=config.bad_files, overwrite=config.overwrite, workers=workers, engine=config.engine)
     if config.json:
         emit({"manifest": manifest.digest, "samples": manifest.samples, "shards": len(manifest.shards), "members": list(manifest.members)})
         return
@@ -51,7 +53,7 @@ def run(config: IndexConfig) -> None:
     emit(f"{config.folder}: {manifest.samples:,} samples in {len(manifest.shards):,} tars; members: {members}")
 
 
-def index(folder: str, *, bad_files: str = "stop", overwrite: bool = False, workers: int = 1) -> Manifest:
+def index(folder: str, *, bad_files: str = "stop", overwrite: bool = False, workers: int = 1, engine: str = "local") -> Manifest:
     """Write a `.idx` beside each tar, then manifest.json and sizes.json; the tars stay as they are.
 
     Raises:
@@ -61,7 +63,7 @@ def index(folder: str, *, bad_files: str = "stop", overwrite: bool = False, work
     names = _tars(folder, overwrite)
     results: dict[str, Indexed] = {}
     with Progress("indexed", len(names), "tars") as progress:
-        for outcome in map_unordered(index_tar, [(folder, n) for n in names], workers=workers):
+        for outcome in map_unordered(index_tar, [(folder, n) for n in names], workers=workers, engine=engine):
             lost = isinstance(outcome, Lost)
             results[outcome.spec[1]] = Indexed(None, bad=outcome.reason) if isinstance(outcome, Lost) else outcome.result
             progress.add(not lost)

@@ -29,6 +29,7 @@ class VerifyConfig:
     folder: str = option(help="a build's folder, or a manifest.json", positional=True)
     decode: bool = option(True, "decode every image")
     workers: int | None = option(None, "worker processes; default: one per core")
+    engine: str = option("local", "local | inline (this process alone)")
     json: bool = option(False, "print JSON")
 
 
@@ -58,7 +59,8 @@ class FileReport:
 def run(config: VerifyConfig) -> int:
     """Verify a set and print what is wrong; return 1 where anything is."""
     manifest = read_manifest(config.folder)
-    problems = list(verify(manifest, decode=config.decode, workers=config.workers or default_workers()))
+    workers = config.workers or default_workers()
+    problems = list(verify(manifest, decode=config.decode, workers=workers, engine=config.engine))
     if config.json:
         listed = [dataclasses.asdict(p) for p in problems]
         emit({"manifest": manifest.digest, "samples": manifest.samples, "shards": len(manifest.shards), "problems": listed})
@@ -72,7 +74,7 @@ def run(config: VerifyConfig) -> int:
     return 1 if problems else 0
 
 
-def verify(manifest: Manifest, *, decode: bool = True, workers: int = 1) -> Iterator[Problem]:
+def verify(manifest: Manifest, *, decode: bool = True, workers: int = 1, engine: str = "local") -> Iterator[Problem]:
     """Yield every problem of a set: the manifest's own first, then by shard in order, then images."""
     yield from checks.check_totals(manifest)
     yield from checks.check_sizes(manifest)
@@ -80,7 +82,7 @@ def verify(manifest: Manifest, *, decode: bool = True, workers: int = 1) -> Iter
     parts = [Part(_alone(manifest, entry)) for entry in manifest.shards]
     reports: dict[str, FileReport] = {}
     with Progress("read", len(parts), "shards") as progress:
-        for outcome in map_unordered(check_files, parts, workers=workers):
+        for outcome in map_unordered(check_files, parts, workers=workers, engine=engine):
             entry = outcome.spec.entry
             lost = FileReport([Problem(entry.path, outcome.reason, "a readable shard")], b"", False) if isinstance(outcome, Lost) else None
             reports[_id(entry)] = lost or outcome.result  # type: ignore[union-attr]
@@ -89,7 +91,7 @@ def verify(manifest: Manifest, *, decode: bool = True, workers: int = 1) -> Iter
         yield from reports[_id(part.entry)].problems
     yield from _repeated(parts, reports)
     if decode:
-        yield from _images([p for p in parts if reports[_id(p.entry)].sound], workers)
+        yield from _images([p for p in parts if reports[_id(p.entry)].sound], workers, engine)
 
 
 def check_files(part: Part) -> FileReport:
@@ -136,13 +138,13 @@ def halves(part: Part) -> list[Part]:
     return [dataclasses.replace(part, stop=middle), dataclasses.replace(part, start=middle)]
 
 
-def _images(parts: list[Part], workers: int) -> Iterator[Problem]:
+def _images(parts: list[Part], workers: int, engine: str) -> Iterator[Problem]:
     ranges = (
         dataclasses.replace(p, start=start, stop=min(start + CHUNK, p.entry.used)) for p in parts for start in range(0, p.entry.used, CHUNK)
     )
     found: list[Problem] = []
     with Progress("decoded", sum(p.entry.used for p in parts)) as progress:
-        for outcome in map_unordered(check_images, ranges, workers=workers, split=halves, timeout=600):
+        for outcome in map_unordered(check_images, ranges, workers=workers, engine=engine, split=halves, timeout=600):
             if isinstance(outcome, Lost):
                 where = f"{outcome.spec.entry.path}, sample {outcome.spec.start} of its window"
                 found.append(Problem(where, outcome.reason, "an image that decodes", "shards remove, or build again"))
