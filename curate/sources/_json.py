@@ -67,7 +67,7 @@ class _Text:
 
     def torn(self, why: str) -> TornFileError:
         """Return the error for a file that ends or breaks here."""
-        return TornFileError(f"{self.path}: cut off or no JSON: {why}", advice="fetch the file again")
+        return TornFileError(f"{self.path}: cut off or no JSON: {why}")
 
     def _more(self) -> bool:
         if self._ended:

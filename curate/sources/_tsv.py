@@ -63,7 +63,7 @@ def layout(path: str, source: str) -> tuple[str, ...]:
         raise UsageError(f"{path}: this looks like {best}: {describe(best)}", describe(source), f"use --source {best}")
     widths = [fields for fields, url in shapes if url == LAYOUTS[source].index("url")]
     full = len(LAYOUTS[source])
-    return LAYOUTS[source] if widths.count(full) > len(widths) / 2 else LAYOUTS[source][:2]
+    return LAYOUTS[source] if widths.count(full) >= len(widths) / 2 else LAYOUTS[source][:2]
 
 
 def shape(line: str) -> tuple[int, int]:
@@ -89,7 +89,7 @@ def read(path: str, name: str, source: str) -> Iterator[Record]:
     for row, (line, ended) in enumerate(lines(path)):
         fields = line.split("\t")
         if not ended and len(fields) < len(columns):
-            raise TornFileError(f"{path}: line {row + 1} is cut off", f"{len(columns)} columns", "fetch the file again")
+            raise TornFileError(f"{path}: line {row + 1} is cut off", f"{len(columns)} columns")
         values = dict(zip(columns, fields, strict=False))
         if len(fields) != len(columns):
             yield _bad(name, row, line, f"{len(fields)} fields, not {len(columns)}")

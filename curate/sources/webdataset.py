@@ -53,7 +53,10 @@ def read(input: Input, options: Options) -> Iterator[Record]:
 
 
 def _whole_samples(path: str) -> Iterator[list[tar.Member]]:
-    """Yield samples; before a cut, the last one only if it has all the members that the first one has."""
+    """Yield samples; before a cut, the last one only if it has all the members that the first one has.
+
+    A sample alone before a cut is not yielded: nothing tells what it should have.
+    """
     first: list[tar.Member] = []
     last: list[tar.Member] = []
     with fs.open_read(path) as file:

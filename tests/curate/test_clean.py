@@ -1,0 +1,150 @@
+"""Cleaning and templating captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.captions import clean as module
+from curate.captions import template
+from curate.captions.clean import clean
+from shards.core.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("  a  cat\tsits\r\n here ", "a cat sits here"),
+        ("", ""),
+        (" \n", ""),
+        ("l&#39;&eacute;t&eacute; &amp;amp; l&rsquo;hiver", "l'été & l'hiver"),
+        ("schÃ¶n â€“ sehr", "schön – sehr"),
+        ("<p>One</p><p>two <b>bo</b>ld</p>", "One two bold"),
+        ('a <a href="http://x.y/?a=1" rel="nofollow">link</a><br/>end', "a link end"),
+        ("<script>alert('x')</script>seen<!-- not seen --> too", "seen too"),
+        ("&lt;i&gt;nested&lt;/i&gt;", "nested"),
+        ("<<b>b>x", "x"),
+        ("<PERSON> and <usr> at the gate", "<PERSON> and <usr> at the gate"),
+        ("a < b and c > d, I <3 u", "a < b and c > d, I <3 u"),
+        ("if x <b and y> z", "if x <b and y> z"),
+        ("R&B, AT&T, black & white, fish&chips", "R&B, AT&T, black & white, fish&chips"),
+        ("zero\u200bwidth \ufeffmark\u00ad \u202eturn", "zerowidth mark turn"),
+        ("bell\x07 nul\x00 esc\x1b[31mred\x1b[0m", "bell nul escred"),
+        ("line\u2028sep\u3000wide, cp1252\x85", "line sep wide, cp1252…"),
+        ("family \U0001f468\u200d\U0001f469\u200d\U0001f467 \u200d", "family \U0001f468\u200d\U0001f469\u200d\U0001f467"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("a\u200db", "ab"),
+        ("lone \ud83d half", "lone \ufffd half"),
+        ("pair \ud83d\ude00", "pair \U0001f600"),
+        ("猫が座る。", "猫が座る。"),
+    ],
+)
+def test_known_cases(raw: str, cleaned: str) -> None:
+    assert clean(raw) == cleaned
+
+
+def slowly(text: str) -> str:
+    """Clean without the fast path: passes until nothing changes."""
+    while (better := module._pass(text)) != text:
+        text = better
+    return text
+
+
+pieces = st.sampled_from(
+    [
+        "<b>",
+        "</b>",
+        "<",
+        "&lt;",
+        "&amp;",
+        "&",
+        "amp;",
+        "#38;",
+        "lt;",
+        "gt;",
+        ">",
+        "<br/>",
+        "<!--",
+        "-->",
+        "<script>",
+        "</script>",
+        "<a href=",
+        '"x">',
+    ]
+    + [
+        "â€™",
+        "Ã©",
+        "Ã",
+        "â",
+        "€",
+        "™",
+        "ГѓВ©",
+        "\x9d",
+        "\xa0",
+        "&#x26;",
+        "&nbsp;",
+        "\u200d",
+        "\u200c",
+        "\ufeff",
+        "\ud83d",
+        "\ude00",
+        "\x00",
+    ]
+    + ["\x1b[31m", "\u0301", "e", "ﬁ", "“", "Ｆ", "\u3000", "\x85", " "]
+)
+anything = st.one_of(st.text(st.characters(codec=None)), st.lists(pieces, max_size=12).map("".join))
+
+
+@settings(max_examples=500, deadline=None)
+@given(anything)
+def test_any_text_is_cleaned_once_and_for_all(text: str) -> None:
+    once = clean(text)
+    assert clean(once) == once
+    assert once == once.strip()
+    once.encode()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(min_codepoint=0, max_codepoint=127)))
+def test_the_fast_path_changes_no_result(text: str) -> None:
+    assert clean(text) == slowly(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<" * 3000 + "b>" * 3000,
+        "&amp;" + "amp;" * 4000 + "lt;",
+        "<b " + "a=b " * 5000,
+        "<a href='" * 3000,
+        "<!--" * 4000,
+        "<script>" * 4000,
+    ],
+)
+def test_hostile_nesting_ends(text: str) -> None:
+    """Each of these took 2 to 160 times as long before its bound was set; a hang fails the suite's own limit."""
+    once = clean(text)
+    assert clean(once) == once
+
+
+def test_templates(tmp_path: Path) -> None:
+    file = tmp_path / "templates.txt"
+    file.write_text("a {c} in the wild\n\nart of a {}\n")
+    templates = template.load(["a photo of a {}", str(file)])
+    assert templates == ("a photo of a {}", "a {c} in the wild", "art of a {}")
+    drawn = [template.fill(templates, "maine_coon", f"{i:032x}") for i in range(300)]
+    assert set(drawn) == {"a photo of a maine coon", "a maine coon in the wild", "art of a maine coon"}
+    assert all(70 < drawn.count(text) < 130 for text in set(drawn))
+    assert drawn == [template.fill(templates, "maine_coon", f"{i:032x}") for i in range(300)]
+    assert template.fill(("{}",), "{c}", "0") == "{c}"
+
+
+def test_templates_without_a_place_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no template 'a photo of a cat'"):
+        template.load(["a photo of a cat"])
+    (tmp_path / "t.txt").write_text("a {}\nno place\n")
+    with pytest.raises(UsageError, match="'no place'"):
+        template.load([str(tmp_path / "t.txt")])
