@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,16 +24,16 @@ would you your yours
 STOP_WORDS = frozenset(_COMMON.split())
 
 
-def lengths(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """Return per source the distribution of caption lengths, in words between white space and in characters.
+def lengths(con: duckdb.DuckDBPyConnection, sources: Sequence[str]) -> dict[str, Any]:
+    """Return per source, in the order given, the distribution of caption lengths, in words between white space and in characters.
 
     Quantiles are exact, by nearest rank: the smallest length that at least that share of the captions do not exceed.
     """
     measures = {"words": f"len(regexp_extract_all(caption, '{WHITE_SPACE_WORDS}'))", "characters": "length(caption)"}
-    return {name: _distribution(con, sql) for name, sql in measures.items()}
+    return {name: _distribution(con, sql, sources) for name, sql in measures.items()}
 
 
-def _distribution(con: duckdb.DuckDBPyConnection, measure: str) -> dict[str, Any]:
+def _distribution(con: duckdb.DuckDBPyConnection, measure: str, sources: Sequence[str]) -> dict[str, Any]:
     query = f"SELECT source, {measure} AS length, count(*) FROM (SELECT source, coalesce(caption, '') AS caption FROM kept) GROUP BY ALL"
     counts: dict[str, dict[int, int]] = {}
     for source, length, n in con.execute(query).fetchall():
@@ -42,7 +43,7 @@ def _distribution(con: duckdb.DuckDBPyConnection, measure: str) -> dict[str, Any
         for length, n in per_source.items():
             pooled[length] = pooled.get(length, 0) + n
     width = _bin_width(pooled)
-    return {"bin_width": width, "sources": {source: _summary(per_source, width) for source, per_source in sorted(counts.items())}}
+    return {"bin_width": width, "sources": {name: _summary(counts[name], width) for name in sources if name in counts}}
 
 
 def _summary(counts: dict[int, int], width: int) -> dict[str, Any]:
@@ -75,8 +76,8 @@ def _bin_width(pooled: dict[int, int]) -> int:
     return next(w for k in range(12) for w in (10**k, 2 * 10**k, 5 * 10**k) if far < w * (MAX_BINS - 1))
 
 
-def top_words(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """Return per source the number of words and of distinct ones, and the commonest, with and without stop words."""
+def top_words(con: duckdb.DuckDBPyConnection, sources: Sequence[str]) -> dict[str, Any]:
+    """Return per source, in the order given, how many words, how many distinct ones, and the commonest, with and without stop words."""
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE words AS
         SELECT source, word, count(*) AS n
@@ -92,4 +93,4 @@ def top_words(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         )
         for source, word, n in rows.fetchall():
             result[source][name].append({"word": word, "count": n})
-    return result
+    return {name: result[name] for name in sources if name in result}

@@ -34,6 +34,7 @@ def collect(manifest: Manifest) -> dict[str, Any]:
             raise RunError(
                 f"{manifest.folder}: the sidecars have {rows} rows", f"{manifest.samples}, as the manifest says", "shards verify"
             )
+        names = [source["name"] for source in sources]
         report: dict[str, Any] = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -41,8 +42,8 @@ def collect(manifest: Manifest) -> dict[str, Any]:
             "recipe": recipe,
             "sources": sources,
             "total": _total(sources),
-            "lengths": captions.lengths(con),
-            "words": captions.top_words(con),
+            "lengths": captions.lengths(con, names),
+            "words": captions.top_words(con, names),
             "duplicates": _duplicates(con),
         }
     report["examples"] = [{k: v for k, v in row.items() if k != "thumbnail"} for row in read_examples(manifest.folder)]

@@ -140,8 +140,8 @@ def _visible(c: str) -> str:
 
 
 def number(value: int | float) -> str:
-    """Return 1234567 as `1,234,567`."""
-    return f"{value:,}"
+    """Return 1234567 as `1,234,567`, and 11.9 as `11.90`."""
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
 
 
 def percent(share: float) -> str:
