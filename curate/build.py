@@ -9,7 +9,7 @@ from curate.decide import Decided, decide, stages, waterfall
 from curate.listing import join_pool, list_records
 from curate.measure import Part, codecs, measure, table_digest
 from curate.write import class_names, members_of, write, write_ledger
-from shards.core import fs
+from shards.core import fs, registry
 from shards.core.config import dump
 from shards.core.console import emit, say
 from shards.core.engines.local import default_workers
@@ -22,6 +22,7 @@ VERSION = "provender 0.1.0"
 def build_shards(config: BuildConfig) -> int:
     """Turn a recipe into a finished build; run again it resumes, or finds nothing to do."""
     recipe = resolve(config)
+    registry.get("shards.core.engines", config.engine)  # a wrong name shows before the work begins
     if config.dry_run:
         emit(dump(recipe) if config.json else recipe_yaml(recipe))
         return 0
@@ -162,8 +163,18 @@ def _write(recipe: Recipe, decided: Decided, parts: list[Part], torn: list[str],
     )
     decided.con.close()
     write_report(output, manifest)
+    _sweep(output, {entry.path.removesuffix(".tar") for entry in entries})
     manifest.save(output)
     return manifest
+
+
+def _sweep(output: str, shards: set[str]) -> None:
+    """Remove what a killed try left behind: half-written files, and shards of a plan that is no longer ours."""
+    for folder in (output, fs.join(output, "ledger"), fs.join(output, "examples")):
+        for name in fs.names(folder):
+            stray_shard = folder == output and name[:5].isdigit() and name.partition(".")[0] not in shards
+            if ".tmp-" in name or stray_shard:
+                fs.remove(fs.join(folder, name))
 
 
 def _licences(decided: Decided) -> dict[str, dict[str, int]]:

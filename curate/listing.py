@@ -69,7 +69,7 @@ def _torn(path: str) -> bool:
     import pyarrow.parquet as pq
 
     with fs.open_read(path) as file:
-        return (pq.read_schema(file).metadata or {}).get(b"torn") == b"1"
+        return (pq.read_metadata(file).metadata or {}).get(b"torn") == b"1"
 
 
 def list_input(task: ListTask) -> int:

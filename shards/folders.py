@@ -172,12 +172,22 @@ def _sniff(root: str, images: str, captions_file: str, image_column: str, captio
         return FolderSet(base, captions.layout, names, captions=captions)
     if image_column or caption_column or layout in LAYOUTS[:6]:
         wanted = " and ".join(c for c in (image_column, caption_column) if c) or layout
-        raise UsageError(f"no captions file with {wanted} in {root!r}", advice="--captions-file FILE")
+        raise UsageError(f"no captions file with {wanted} in {root!r}", _heads(root), "--captions-file FILE")
     pictures = [n for n in names if is_image(n)]
     if not layout:
         layout = _without_captions(names, pictures)
     classes = tuple(sorted({_parent(n) for n in pictures} - {""})) if layout == "classes" else ()
     return FolderSet(base, layout, names, classes)
+
+
+def _heads(root: str) -> str:
+    """Say what the captions files that a folder has begin with: there the user finds the right column."""
+    tables = [n for n in _visible(fs.names(root)) if n.lower().endswith(caption_files.SUFFIXES)][:3]
+    heads = []
+    for name in tables:
+        with fs.open_read(fs.join(root, name)) as file:
+            heads.append(f"{name} begins with {file.readline(120).decode('utf-8-sig', 'replace').strip()!r}")
+    return "; ".join(heads)
 
 
 def _listing(root: str, images: str) -> tuple[str, tuple[str, ...]]:

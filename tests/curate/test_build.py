@@ -117,7 +117,10 @@ def banner(quality: int) -> bytes:
 
 def test_placeholders_go_with_all_their_copies(build: Build, captioned: Captioned) -> None:
     served = [(f"dead{i}.jpg", banner(90), f"a caption of its own {i}") for i in range(25)]
-    once = [("low.jpg", encoded(Image.new("RGB", (64, 64), "navy")), "a navy square"), ("low2.jpg", encoded(Image.new("RGB", (64, 64), "red")), "red")]
+    once = [
+        ("low.jpg", encoded(Image.new("RGB", (64, 64), "navy")), "a navy square"),
+        ("low2.jpg", encoded(Image.new("RGB", (64, 64), "red")), "red"),
+    ]
     code, out, _ = build("--source", "folder", "--input", captioned([*rows(5), *served, *once]), "--samples", "all")
     assert code == 0
     assert balanced(out)["folder"]["dropped"] == {"placeholder": 25}
@@ -130,7 +133,9 @@ def test_a_popular_photo_is_no_placeholder_and_keeps_all_its_captions(build: Bui
     )  # fmt: skip
     assert code == 0
     assert balanced(out)["folder"]["dropped"] == {"exact_duplicate": 21}
-    (row,) = [s.row for s in read_samples(read_manifest(str(out)), columns=["source_id", "captions"]) if str(s.row["source_id"]).startswith("pop")]
+    (row,) = [
+        s.row for s in read_samples(read_manifest(str(out)), columns=["source_id", "captions"]) if str(s.row["source_id"]).startswith("pop")
+    ]
     assert set(row["captions"]) == {f"words {i}" for i in range(22)}  # type: ignore[call-overload]
 
 
@@ -169,7 +174,9 @@ def test_quotas_interleave_and_another_source_changes_nothing(build: Build, capt
 
 def test_a_quota_that_a_source_cannot_meet_names_it(build: Build, captioned: Captioned, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    sources = [{"name": n, "reader": "folder", "input": str(captioned(rows(4, s), n)), "samples": q} for n, s, q in (("a", 0, 3), ("b", 50, 5))]
+    sources = [
+        {"name": n, "reader": "folder", "input": str(captioned(rows(4, s), n)), "samples": q} for n, s, q in (("a", 0, 3), ("b", 50, 5))
+    ]
     recipe.write_text(json.dumps({"sources": sources}))
     code, _, err = build("--config", recipe)
     assert code == 2
@@ -177,8 +184,12 @@ def test_a_quota_that_a_source_cannot_meet_names_it(build: Build, captioned: Cap
 
 
 def test_holdout_is_by_uid_and_no_sample_changes_sides(build: Build, captioned: Captioned) -> None:
-    _, few, _ = build("--source", "folder", "--input", captioned(rows(20), "f"), "--name", "x", "--samples", "all", "--holdout", 0.3, output="few")
-    _, many, _ = build("--source", "folder", "--input", captioned(rows(40), "m"), "--name", "x", "--samples", "all", "--holdout", 0.3, output="many")
+    _, few, _ = build(
+        "--source", "folder", "--input", captioned(rows(20), "f"), "--name", "x", "--samples", "all", "--holdout", 0.3, output="few"
+    )
+    _, many, _ = build(
+        "--source", "folder", "--input", captioned(rows(40), "m"), "--name", "x", "--samples", "all", "--holdout", 0.3, output="many"
+    )
     assert 0 < balanced(few)["x"]["holdout"] < 20
     side = {r["source_id"]: r["decision"] for r in ledger(many)}
     assert all(side[r["source_id"]] == r["decision"] for r in ledger(few))
