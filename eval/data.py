@@ -47,7 +47,9 @@ def sniff(path: str) -> str:
     if not fitting and not fs.exists(path):
         raise UsageError(f"no data at {path!r}", "class folders, WebDataset tars, or a Hugging Face dataset on disk")
     known = [f"{name}: {registry.summary(KINDS, name)}" for name in registry.names(KINDS)]
-    raise UsageError(f"{path}: fits {', '.join(fitting) or 'no kind of labelled set'}", "; ".join(known), "--format NAME")
+    raise UsageError(
+        f"{path}: fits {', '.join(fitting) or 'no kind of labelled set'}", "; ".join(known), "--format NAME" if fitting else ""
+    )
 
 
 def read_classnames(path: str, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -56,7 +56,8 @@ class Encoder:
         Equal images are encoded once, in the order of their hashes: features do not depend on the container.
 
         Raises:
-            RunError: the model gives values that are no numbers, or no image decodes.
+            RunError: the model gives values that are no numbers.
+            UsageError: no image decodes.
         """
         import numpy as np
 

@@ -14,7 +14,8 @@ from shards.core.errors import UsageError, closest
 
 # What tells results apart for a reader. A pivot's columns are those of them that are not its rows.
 FIELDS = ("name", "data", "protocol", "k", "metric")
-ROW_FIELDS = (*FIELDS, "checkpoint", "dataset", "step", "samples_seen", "manifests", "config")
+DIGESTS = ("checkpoint", "dataset", "config")  # shown by their first twelve digits
+ROW_FIELDS = (*FIELDS, *DIGESTS, "step", "samples_seen", "manifests")
 
 
 def show(config: TableConfig) -> None:
@@ -81,7 +82,7 @@ def pivot(rows: Sequence[dict[str, Any]], fields: Sequence[str]) -> str:
     hidden = 0
     for row in rows:
         column = " ".join(f"k={row[f]}" if f == "k" else _text(row.get(f)) for f in across if _text(row.get(f))) or "%"
-        line = cells.setdefault(tuple(_text(row.get(f))[:40] for f in fields), {})
+        line = cells.setdefault(tuple(_text(row.get(f))[: 12 if f in DIGESTS else None] for f in fields), {})
         hidden += column in line
         value, interval = _percent(row)
         line[column] = f"{value} [{interval.replace(' – ', ', ')}]" if interval else value

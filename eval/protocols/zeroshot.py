@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from train.model import Loaded
 
 VERSION = 1
-_PROMPTS = 256  # texts per forward pass
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ def run(config: Config, bench: Bench, test: Encoded) -> Scores:
     yield "mean_per_class", metrics.mean_per_class(ranked == 0, examples.labels).having(settings=settings)
 
 
-def build_head(loaded: Loaded, classes: tuple[str, ...], templates: tuple[str, ...], device: str = "cpu") -> Head:
-    """Return the zero-shot head of a model for classes in label order."""
+def build_head(loaded: Loaded, classes: tuple[str, ...], templates: tuple[str, ...], device: str = "cpu", batch: int = 256) -> Head:
+    """Return the zero-shot head of a model for classes in label order; `batch` prompts go through the model at a time."""
     import numpy as np
     import torch
 
@@ -76,8 +75,8 @@ def build_head(loaded: Loaded, classes: tuple[str, ...], templates: tuple[str, .
     model: Any = loaded.model.to(device).eval()
     with torch.inference_mode():
         parts = [
-            model.encode_text(loaded.tokenize(texts[at : at + _PROMPTS]).to(device), normalize=True).float().cpu()
-            for at in range(0, len(texts), _PROMPTS)
+            model.encode_text(loaded.tokenize(texts[at : at + batch]).to(device), normalize=True).float().cpu()
+            for at in range(0, len(texts), batch)
         ]
         mean = torch.cat(parts).reshape(len(classes), len(templates), -1).mean(dim=1)
         weights = torch.nn.functional.normalize(mean, dim=-1).T.contiguous().numpy()
