@@ -24,7 +24,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2",
 
 def flags(build: str, output: Path, *more: str) -> list[str]:
     fixed = ["--batch-size=16", "--samples-seen=96", "--workers=1", "--no-tensorboard", "--device=cpu", "--log-every=1"]
-    return ["-m", "train.cli", "clip", "--manifest", build, "--output", str(output), *fixed, *more]
+    return ["-m", "train", "clip", "--manifest", build, "--output", str(output), *fixed, *more]
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
