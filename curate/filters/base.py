@@ -42,6 +42,18 @@ def outside(sql: str, least: float | None, most: float | None, least_name: str, 
     """Return SQL that is true where a number lies outside of limits; None is no limit. NULL stays NULL.
 
     Raises:
+        UsageError: see `check_limits`.
+    """
+    check_limits(least, most, least_name, most_name)
+    tests = [f"{sql} < {least!r}"] if least else []
+    tests += [f"{sql} > {most!r}"] if most is not None else []
+    return f"({' OR '.join(tests) or 'FALSE'})"
+
+
+def check_limits(least: float | None, most: float | None, least_name: str, most_name: str) -> None:
+    """Refuse limits that cannot be meant.
+
+    Raises:
         UsageError: a limit is negative, or nothing lies between the two.
     """
     for name, limit in ((least_name, least), (most_name, most)):
@@ -49,6 +61,3 @@ def outside(sql: str, least: float | None, most: float | None, least_name: str, 
             raise UsageError(f"{name}: found {limit}", "a number of at least 0")
     if least is not None and most is not None and least > most:
         raise UsageError(f"{least_name} {least} is above {most_name} {most}: nothing would be kept")
-    tests = [f"{sql} < {least!r}"] if least else []
-    tests += [f"{sql} > {most!r}"] if most is not None else []
-    return f"({' OR '.join(tests) or 'FALSE'})"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from curate.filters.base import Facts, outside
+from curate.filters.base import Facts, check_limits, outside
 from shards.core.config import option
 
 VERSION = 1
@@ -37,6 +37,7 @@ def measurer(options: Options) -> Callable[[Facts], tuple[()]]:
 def refuse(options: Options) -> str:
     """Return SQL that is true for an image outside the limits."""
     shorter, longer = "least(original_width, original_height)", "greatest(original_width, original_height)"
+    check_limits(options.min_side, options.max_side, "min_side", "max_side")
     pixels = "original_width::BIGINT * original_height"
     small = outside(shorter, options.min_side, None, "min_side", "")
     large = outside(longer, None, options.max_side, "", "max_side")

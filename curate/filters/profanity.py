@@ -2,7 +2,8 @@
 
 What it does: looks for whole words and phrases of a word list, in any case, whatever punctuation stands between
     (`Tit-Bits` has the word `tit`, `title` has not). Words on the allow-list never count: neither single ones
-    (`titi`), nor listed words inside an allowed phrase (`Maine Coon`). Scripts without spaces are searched as text.
+    (`titi`), nor listed words inside an allowed phrase (`Maine Coon`). Entries in scripts without
+    spaces, and emoji, are searched as text.
 Why: published collections were filtered so (RedCaps, ImageNet-Captions), and substring matching deletes whole classes.
 Example: `filters: [{name: profanity, list: lists/en, allow: [cock, "cock-of-the-rock"]}]`.
 Options: list (a file in LDNOOBW's format: one entry per line), allow (more words and phrases that never count).
@@ -69,7 +70,7 @@ def matcher(entries: Iterable[str], allowed: Iterable[str]) -> Callable[[str], l
     """Return the function that lists the entries in a text, in order. Time goes with the text, not with the list."""
     entries = list(entries)
     spelt = {folded for e in entries if any(c in e for c in _SYMBOLS) and (folded := _fold(e))}
-    unspaced = sorted({_fold(e) for e in entries if _UNSPACED.search(e)})
+    unspaced = sorted({f for e in entries if (f := _fold(e)) not in spelt and not f.isascii() and (_UNSPACED.search(f) or not _tokens(f))})
     spaced = [e for e in entries if _fold(e) not in spelt and not _UNSPACED.search(e)]
     phrases = {t: e for e in spaced if (t := tuple(_tokens(_fold(e))))}
     passes = {t for a in allowed if (t := tuple(_tokens(_fold(a))))}
@@ -85,7 +86,7 @@ def matcher(entries: Iterable[str], allowed: Iterable[str]) -> Callable[[str], l
         found = [] if words.isdisjoint(tokens) else _scan(tokens, lengths, phrases, passes)
         if any(c in folded for c in _SYMBOLS):
             found += [form for chunk in folded.split() for form in _bare(chunk) if form in spelt]
-        if unspaced and _UNSPACED.search(folded):
+        if unspaced and not folded.isascii():
             found += [word for word in unspaced if word in folded]
         return found
 

@@ -53,48 +53,28 @@ def slowly(text: str) -> str:
     return text
 
 
-pieces = st.sampled_from(
-    [
-        "<b>",
-        "</b>",
-        "<",
-        "&lt;",
-        "&amp;",
-        "&",
-        "amp;",
-        "#38;",
-        "lt;",
-        "gt;",
-        ">",
-        "<br/>",
-        "<!--",
-        "-->",
-        "<script>",
-        "</script>",
-        "<a href=",
-        '"x">',
-    ]
-    + [
-        "â€™",
-        "Ã©",
-        "Ã",
-        "â",
-        "€",
-        "™",
-        "ГѓВ©",
-        "\x9d",
-        "\xa0",
-        "&#x26;",
-        "&nbsp;",
-        "\u200d",
-        "\u200c",
-        "\ufeff",
-        "\ud83d",
-        "\ude00",
-        "\x00",
-    ]
-    + ["\x1b[31m", "\u0301", "e", "ﬁ", "“", "Ｆ", "\u3000", "\x85", " "]
-)
+MARKUP = [
+    "<b>",
+    "</b>",
+    "<",
+    "&lt;",
+    "&amp;",
+    "&",
+    "amp;",
+    "#38;",
+    "lt;",
+    "gt;",
+    ">",
+    "<br/>",
+    "<!--",
+    "-->",
+    "<script>",
+    "<a href=",
+    '"x">',
+]
+MOJIBAKE = ["â€™", "Ã©", "Ã", "â", "€", "™", "ГѓВ©", "\x9d", "\xa0", "&#x26;", "&nbsp;", "“", "Ｆ", "ﬁ", "e", "\u0301"]
+INVISIBLE = ["\u200d", "\u200c", "\ufeff", "\ud83d", "\ude00", "\x00", "\x1b[31m", "\u3000", "\x85", " "]
+pieces = st.sampled_from(MARKUP + MOJIBAKE + INVISIBLE)
 anything = st.one_of(st.text(st.characters(codec=None)), st.lists(pieces, max_size=12).map("".join))
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curate.sources import cc3m, cc12m
+from curate.sources import cc3m, cc12m, webdataset
 from curate.sources.base import Record
 from shards.core.errors import TornFileError, UsageError
 
@@ -119,8 +119,6 @@ def test_inputs_are_named_from_what_was_given(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no file"):
         cc3m.inputs(str(tmp_path / "nowhere"), cc3m.Options())
     with pytest.raises(UsageError, match=r"no \.tar"):
-        from curate.sources import webdataset
-
         webdataset.inputs(str(tmp_path), webdataset.Options())
 
 
