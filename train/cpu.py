@@ -121,12 +121,12 @@ def _jpeg(data: bytes, factor: int) -> Pixels:
 def _pillow(data: bytes) -> Pixels:
     """Return all of an image through Pillow, RGB; alpha is dropped, as DALI does."""
     import numpy as np
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data)) as image:
             through = image.convert("RGBA") if "transparency" in image.info else image
-            return np.asarray(through.convert("RGB"))
+            return np.array(through.convert("RGB"))
     except Exception as error:
         raise DecodeError(f"{type(error).__name__}: {error}") from error
 
@@ -156,7 +156,7 @@ def _resize_whole(crop: Pixels, size: int, interpolation: str) -> Pixels:
 
     images = torch.from_numpy(crop).permute(2, 0, 1)[None]
     resized: Any = F.interpolate(images, (size, size), mode=interpolation, antialias=True, align_corners=False)
-    return resized[0].permute(1, 2, 0).numpy()
+    return resized[0].permute(1, 2, 0).contiguous().numpy()
 
 
 class CpuEngine:
