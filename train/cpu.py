@@ -127,6 +127,8 @@ def _pillow(data: bytes) -> Pixels:
         with Image.open(io.BytesIO(data)) as image:
             through = image.convert("RGBA") if "transparency" in image.info else image
             return np.array(through.convert("RGB"))
+    except UnidentifiedImageError as error:  # its text holds a memory address, which is not the same twice
+        raise DecodeError("no image of a known format") from error
     except Exception as error:
         raise DecodeError(f"{type(error).__name__}: {error}") from error
 
