@@ -129,7 +129,7 @@ def _pillow(data: bytes) -> Pixels:
             return np.array(through.convert("RGB"))
     except UnidentifiedImageError as error:  # its text holds a memory address, which is not the same twice
         raise DecodeError("no image of a known format") from error
-    except Exception as error:
+    except Exception as error:  # Pillow's decoders raise whatever they like; it is this sample's fault
         raise DecodeError(f"{type(error).__name__}: {error}") from error
 
 
