@@ -19,8 +19,7 @@ def adamw(model: nn.Module, *, lr: float, betas: tuple[float, float], eps: float
         {"params": [p for name, p in trained if not decays(name, p)], "weight_decay": 0.0},
         {"params": [p for name, p in trained if decays(name, p)], "weight_decay": weight_decay},
     ]
-    on_cuda = any(p.is_cuda for _, p in trained)
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=on_cuda or None)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
 
 
 def decays(name: str, parameter: torch.Tensor) -> bool:
