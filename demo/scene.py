@@ -23,9 +23,28 @@ COLOURS: dict[str, Colour] = {
     "gray": (140, 142, 146),
     "teal": (30, 160, 165),
 }
+# Things have their usual colours half of the time, as in the world.
+USUAL = {
+    "boat": "brown",
+    "butterfly": "purple",
+    "car": "red",
+    "cat": "gray",
+    "cup": "white",
+    "fish": "orange",
+    "flower": "pink",
+    "heart": "red",
+    "house": "brown",
+    "key": "gray",
+    "moon": "yellow",
+    "mushroom": "red",
+    "rocket": "white",
+    "star": "yellow",
+    "tree": "green",
+    "umbrella": "black",
+}
 GROUNDS = ("plain", "striped", "dotted", "checked", "cloudy", "grassy")
 TEXTURES = ("plain", "plain", "plain", "striped", "spotted")
-SIZES = {"small": (0.4, 0.5), "": (0.54, 0.66), "big": (0.7, 0.88)}
+SIZES = {"small": (0.48, 0.58), "": (0.62, 0.74), "big": (0.78, 0.94)}
 CLASSES = tuple(sorted(SHAPES))
 
 
@@ -84,11 +103,13 @@ def _pick(rng: Any, choices: Any) -> Any:
 
 def _thing(rng: Any, name: str, ground: str, sizes: dict[str, tuple[float, float]], centre: tuple[float, float]) -> Thing:
     colour = _pick(rng, [c for c in COLOURS if c != ground])
+    if USUAL[name] != ground and rng.random() < 0.5:
+        colour = USUAL[name]
     size = _pick(rng, list(sizes))
     extent = float(rng.uniform(*sizes[size]))
     play = (1 - extent) / 2 * (0.8 if len(sizes) > 1 else 0.15)
     x, y = (c + float(rng.uniform(-play, play)) for c in centre)
-    turn = float(rng.normal(0, 14))
+    turn = float(rng.normal(0, 9))
     return Thing(name, colour, _pick(rng, TEXTURES), size, extent, x, y, turn)
 
 
@@ -127,7 +148,7 @@ def _ground(rng: Any, scene: Scene, size: tuple[int, int]) -> Any:
     from PIL import Image
 
     colour = _jitter(rng, COLOURS[scene.ground_colour])
-    other = _shade(colour, 0.62 if sum(colour) > 330 else 1.45)
+    other = _shade(colour, 0.78 if sum(colour) > 330 else 1.28)
     picture = Image.new("RGB", size, colour)
     if scene.ground != "plain":
         picture.paste(other, (0, 0, *size), Image.fromarray(_pattern(rng, scene.ground, size)))

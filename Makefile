@@ -1,0 +1,42 @@
+# `make setup` makes the virtual environment; every other target makes it first where it is missing or out of date.
+#   PYTHON=python3.12 VENV=.venv312 make test    another interpreter, in an environment of its own
+#   make demo ARGS='--port 9000 --seed 1'        the demo's flags; make test ARGS='-k manifest' likewise
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: setup demo test test-fast test-slow lint bench
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "setup: no $(PYTHON) here; try PYTHON=python3.12 make setup" >&2; exit 2; }
+	@echo "setup: $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "setup: installing the packages of pyproject.toml (some gigabytes the first time: torch, DALI)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+	@echo "setup: done"
+
+demo: setup
+	@$(BIN)/python -m demo.run $(ARGS)
+
+test: setup
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-fast: setup
+	@$(PYTEST) -m "not slow" --ignore tests/real --ignore tests/train --ignore tests/eval $(ARGS)
+
+test-slow: setup
+	@$(PYTEST) -m slow $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: setup
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
