@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from shards.core.config import option
+from shards.proof import MAX_PIXELS, prove_entropy
 
-VERSION = 1
+VERSION = 2
 PHASH = "phash-reference-1"
-MAX_PIXELS = 100_000_000
 # Below this many gray levels the hash says too little for a near match: exact copies are all that dedup looks for.
 # None of 390 real photos lies below (their least is 15), flat fills and one-line text banners do (docs/LOG.md).
 LOW_INFORMATION = 12.0
@@ -74,6 +74,8 @@ def open_image(content: bytes, policy: ImagePolicy) -> Opened:
         if width < 1 or height < 1:
             raise ImageRefusedError("undecodable", f"{width}x{height} pixels")
         image.load()
+        if image.format == "JPEG" and image.mode in ("L", "RGB"):
+            prove_entropy(content)
         original_format = image.format or ""
         stored, encoded = image, None
         if not _kept_as_is(image, content) or _resizes(image, policy):

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from curate.captions import clean, template
 from curate.config import FILTERS, Recipe, SourceSpec, filter_options
 from curate.filters.base import Facts
-from curate.images import LOW_INFORMATION, MAX_PIXELS, PHASH, VERSION, ImagePolicy, ImageRefusedError, open_image
+from curate.images import LOW_INFORMATION, PHASH, VERSION, ImagePolicy, ImageRefusedError, open_image
 from curate.table import POINTER, measured_schema
 from shards.core import fs, registry
 from shards.core.config import digest
 from shards.core.console import Progress
 from shards.core.engine import Done, map_unordered
+from shards.proof import MAX_PIXELS
 from shards.sample import uid_of
 
 if TYPE_CHECKING:

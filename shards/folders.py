@@ -25,7 +25,7 @@ from shards.core import fs
 from shards.core.errors import UsageError
 
 IMAGE_SUFFIXES = frozenset((
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mpo", ".avif", ".heic", ".heif"),
     *(".jp2", ".ppm", ".pgm", ".pbm", ".ico", ".tga"),
 ))  # fmt: skip
 LAYOUTS = ("csv", "tsv", "jsonl", "json", "token", "coco", "sidecar", "classes", "images")

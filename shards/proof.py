@@ -17,7 +17,6 @@ def prove(content: bytes) -> tuple[int, int]:
     Raises:
         ValueError: why it is not whole.
     """
-    import simplejpeg
     from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # our own limit comes first
@@ -31,9 +30,20 @@ def prove(content: bytes) -> tuple[int, int]:
     except (OSError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
-        try:
-            simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=8)
-        except ValueError as error:
-            if "premature end" in str(error).lower():
-                raise ValueError(str(error)) from None
+        prove_entropy(content)
     return image.width, image.height
+
+
+def prove_entropy(content: bytes) -> None:
+    """Read all the entropy-coded data of a gray or colour JPEG, at an eighth of its size.
+
+    Raises:
+        ValueError: some of it is missing.
+    """
+    import simplejpeg
+
+    try:
+        simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=8)
+    except ValueError as error:
+        if "premature end" in str(error).lower():
+            raise ValueError(str(error)) from None

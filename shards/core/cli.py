@@ -113,7 +113,9 @@ def parser_for(config: type, prog: str, about: str, extra: Mapping[str, tuple[An
     group = parser.add_argument_group("plug-in options") if extra else None
     for name, (annotation, text) in (extra or {}).items():
         assert group is not None
-        group.add_argument(f"--{name}", dest=name, help=text, **_kind(annotation))
+        # argparse reads `--no-…` as the negative of a switch; a plug-in's `no-…` is a switch of its own.
+        keywords: dict[str, Any] = {"action": "store_true"} if name.startswith("no-") else _kind(annotation)
+        group.add_argument(f"--{name}", dest=name, help=text, **keywords)
     return parser
 
 
@@ -131,6 +133,8 @@ def _add(parser: argparse.ArgumentParser, name: str, annotation: Any, field: dat
         keywords["nargs"] = ("+" if required else "*") if many else (None if required else "?")
         keywords.pop("action", None)
         keywords["metavar"] = field.metadata["metavar"] or name.upper()
+        if not required and "choices" in keywords:
+            keywords["default"] = default  # argparse holds an absent argument's default against the choices
         parser.add_argument(name, help=text, **{k: v for k, v in keywords.items() if v is not None})
     else:
         needed = field.default is field.default_factory is dataclasses.MISSING

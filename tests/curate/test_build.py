@@ -259,3 +259,15 @@ def test_why_answers_by_uid_and_by_id(build: Build, captioned: Captioned, capsys
     assert "dropped: undecodable" in said
     assert "0.jpg" in said
     assert main(["why", str(out), "nobody.jpg"]) == 1
+
+
+def test_a_filter_can_be_left_out_or_set_by_flags(build: Build, captioned: Captioned) -> None:
+    folder = captioned([*rows(2), ("rude.jpg", encoded(picture(9)), "what a bitch!")])
+    flags = ["--source", "folder", "--input", folder, "--samples", "all", "--no-profanity"]
+    _, out, _ = build(*flags, output="all")
+    assert balanced(out)["folder"]["kept"] == 3
+    _, out, _ = build(*flags, "--caption-length-max-chars", 14, output="short")
+    assert reasons(out) == {"0.jpg": "caption_length", "1.jpg": "caption_length", "rude.jpg": ""}
+    recipe = (out / "recipe.yaml").read_text()
+    assert "profanity" not in recipe
+    assert "max_chars: 14" in recipe

@@ -73,6 +73,15 @@ def test_truncation_is_refused(share: float) -> None:
         assert error.value.reason == "undecodable"
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_cut_and_closed_with_an_end_marker_is_refused(progressive: bool) -> None:
+    content = encoded(picture(7, 300, 200), progressive=progressive)
+    cut = content[: len(content) // 2] + b"\xff\xd9"
+    with pytest.raises(ImageRefusedError) as error:
+        open_image(cut, KEEP)
+    assert error.value.reason == "undecodable"
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>no such picture</html>", b"\xff\xd8\xff", bytes(100)])
 def test_what_is_no_image_is_refused(content: bytes) -> None:
     with pytest.raises(ImageRefusedError) as error:
