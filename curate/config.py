@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from curate.captions import template
 from curate.images import ImagePolicy
 from shards.core import registry
 from shards.core.config import digest, dump, load, option
@@ -260,7 +261,8 @@ def check(recipe: Recipe) -> Recipe:
         module = registry.get(SOURCES, spec.reader)
         if module.IMAGES == "pool" and not spec.images:
             raise UsageError(f"source {spec.name or spec.reader}: no images", "--images POOL", f"curate fetch --source {spec.reader} …")
-        sources.append(dataclasses.replace(spec, name=spec.name or spec.reader, options=options))
+        templates = template.load(spec.template)
+        sources.append(dataclasses.replace(spec, name=spec.name or spec.reader, options=options, template=templates))
     names = [s.name for s in sources]
     if len(set(names)) < len(names):
         raise UsageError(f"sources named {', '.join(names)}", "a name of its own for each source")

@@ -258,7 +258,7 @@ def _check_size(recipe: Recipe, sources: dict[str, dict[str, Any]]) -> None:
     if isinstance(recipe.samples, int) and survivors < recipe.samples:
         raise _too_few(f"{recipe.samples:,} samples", survivors, sources)
     if survivors == 0:
-        raise _too_few("samples", 0, sources)
+        raise _too_few("all samples", 0, sources)
 
 
 def _too_few(asked: str, survivors: int, sources: dict[str, dict[str, Any]]) -> UsageError:
