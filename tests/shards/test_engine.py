@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -104,3 +105,12 @@ def test_an_unknown_engine_lists_the_known_ones():
 def _children() -> list[psutil.Process]:
     """Return our living child processes; multiprocessing's own resource tracker is no worker."""
     return [c for c in psutil.Process().children() if "resource_tracker" not in " ".join(c.cmdline())]
+
+
+def test_workers_that_cannot_start_are_a_fault_of_the_run(tmp_path: Path) -> None:
+    """A script without a main guard: each spawned worker runs it again and dies before its first task."""
+    script = tmp_path / "unguarded.py"
+    script.write_text("from shards.core.engine import map_unordered\nlist(map_unordered(len, ['a', 'b'], split=list))\n")
+    done = subprocess.run([sys.executable, str(script)], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "a worker process cannot start" in done.stderr

@@ -19,11 +19,13 @@ from shards.core.engine import Done, Lost
 from shards.core.errors import ProvenderError, RunError
 
 _SPAWN = multiprocessing.get_context("spawn")
+_HELLO = "started"
 
 
 def _serve(connection: Connection, fn: Callable[[Any], Any]) -> None:
     """Answer specs with results until the supervisor hangs up; runs in the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    connection.send(_HELLO)
     while True:
         try:
             spec = connection.recv()
@@ -58,6 +60,7 @@ class _Worker:
     fn: Callable[[Any], Any]
     spec: Any = None
     busy: bool = False
+    started: bool = False
     deadline: float | None = None
     connection: Connection = field(init=False)
     process: Any = field(init=False)
@@ -117,18 +120,19 @@ def run(
             crew[-1].give(spec, timeout)
         while any(w.busy for w in crew):
             for worker in _ready(crew):
-                place = crew.index(worker)
-                outcome, why = _receive(worker)
+                outcome = _receive(worker)
                 if outcome is None:
+                    continue
+                if isinstance(outcome, Done):
+                    yield outcome
+                else:
                     worker.stop()
-                    crew[place] = _Worker(fn)
+                    crew[crew.index(worker)] = _Worker(fn)
                     parts = split(worker.spec) if split else []
                     if len(parts) > 1:
                         again.extend(parts)
                     else:
-                        yield Lost(worker.spec, why)
-                else:
-                    yield outcome
+                        yield outcome
                 for idle in [w for w in crew if not w.busy]:
                     if (spec := following()) is nothing:
                         break
@@ -147,18 +151,31 @@ def _ready(crew: list[_Worker]) -> list[_Worker]:
     return [w for w in busy if w.connection in ready or w.late()]
 
 
-def _receive(worker: _Worker) -> tuple[Done[Any, Any] | None, str]:
+def _receive(worker: _Worker) -> Done[Any, Any] | Lost[Any] | None:
+    """Return what became of a worker's task, or None where the worker has only said that it is there.
+
+    Raises:
+        RunError: the worker cannot start at all: no task of it is to blame.
+    """
     if worker.late() and not worker.connection.poll():
         worker.process.kill()
-        return None, "ran out of time"
+        return Lost(worker.spec, "ran out of time")
     try:
-        fine, value = worker.connection.recv()
+        answer = worker.connection.recv()
     except (EOFError, ConnectionResetError):
-        return None, worker.why_dead()
+        why = worker.why_dead()
+        if not worker.started:
+            advice = "in a script of your own, start work under `if __name__ == '__main__':`"
+            raise RunError(f"a worker process cannot start ({why})", advice=advice) from None
+        return Lost(worker.spec, why)
+    if answer == _HELLO:
+        worker.started = True
+        return None
     worker.busy = False
+    fine, value = answer
     if not fine:
         raise value
-    return Done(worker.spec, value), ""
+    return Done(worker.spec, value)
 
 
 def default_workers() -> int:
