@@ -1,15 +1,17 @@
 """Before measuring: native files become records on disk, joined to their image pool.
 
-One parquet file per input (and one per joined source) in row groups of `PART` records: a row group is one task of the
-measure pass. Files are keyed by content, so an input that has not changed is not read again.
+One parquet file per input (and one per joined source) in row groups: a row group is one task of the measure pass. They
+double from 32 records to 512, so that a small input keeps all workers busy and a large one makes few files. Files are
+keyed by content, so an input that has not changed is not read again.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curate.config import SOURCES, Recipe, SourceSpec, source_options
 from curate.sources.base import Input, Record
@@ -19,10 +21,7 @@ from shards.core.config import digest
 from shards.core.engine import Done, map_unordered
 from shards.core.errors import RunError, TornFileError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-PART = 512
+FIRST_PART, PART = 32, 512
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def list_records(recipe: Recipe, spec: SourceSpec, work: str, workers: int, engi
     tasks = []
     for one in module.inputs(spec.input, options):
         version = identity(one.path, by_content=module.IMAGES == "pool")
-        key = digest([spec.reader, module.VERSION, options, PART, one.path, one.name, recipe.limit, recipe.bad_files, version])
+        key = digest([spec.reader, module.VERSION, options, FIRST_PART, PART, one.path, one.name, recipe.limit, recipe.bad_files, version])
         tasks.append(ListTask(spec, one, fs.join(work, "records", f"{key}.parquet"), recipe.limit, recipe.bad_files == "skip"))
     missing = [t for t in tasks if not fs.exists(t.target)]
     for outcome in map_unordered(list_input, missing, workers=min(workers, len(missing)), engine=engine):
@@ -78,27 +77,23 @@ def list_input(task: ListTask) -> int:
     import pyarrow.parquet as pq
 
     count, torn = 0, False
-    temporary: list[dict[str, Any]] = []
-    batches: list[pa.Table] = []
     with fs.atomic_write(task.target) as file:
-        rows = _rows(task)
-        writer: pq.ParquetWriter | None = None
-        for row in rows:
-            torn = torn or row["status"] == "torn_input"
-            temporary.append(row)
-            count += 1
-            if len(temporary) == PART:
-                batches.append(pa.Table.from_pylist(temporary, schema=records_schema()))
-                temporary = []
-                if writer is None:
-                    writer = pq.ParquetWriter(file, records_schema(), compression="zstd")
-                writer.write_table(batches.pop(), row_group_size=PART)
-        writer = writer or pq.ParquetWriter(file, records_schema(), compression="zstd")
-        if temporary:
-            writer.write_table(pa.Table.from_pylist(temporary, schema=records_schema()), row_group_size=PART)
+        writer = pq.ParquetWriter(file, records_schema(), compression="zstd")
+        for rows in in_parts(_rows(task)):
+            torn = torn or rows[-1]["status"] == "torn_input"
+            count += len(rows)
+            writer.write_table(pa.Table.from_pylist(rows, schema=records_schema()), row_group_size=PART)
         writer.add_key_value_metadata({"torn": "1" if torn else "0"})
         writer.close()
     return count
+
+
+def in_parts(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield rows in lists of 32, 64, 128, 256, 512, 512, … and the rest."""
+    size = FIRST_PART
+    while part := list(itertools.islice(rows, size)):
+        yield part
+        size = min(2 * size, PART)
 
 
 def _rows(task: ListTask) -> Iterator[dict[str, Any]]:
@@ -162,6 +157,7 @@ def join_pool(files: list[str], pool: str, work: str) -> list[str]:
 
     Of several fetched URLs of a record the one with the lowest `url_index` that succeeded wins, the latest of equals.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     pool_file = _pool_file(pool, work)
@@ -173,8 +169,8 @@ def join_pool(files: list[str], pool: str, work: str) -> list[str]:
     with fs.atomic_write(target) as file:
         writer = pq.ParquetWriter(file, records_schema(), compression="zstd")
         batches = con.sql("SELECT * EXCLUDE (file_index, position) FROM joined ORDER BY file_index, position").to_arrow_reader(PART)
-        for batch in _rechunk(batches):
-            writer.write_table(batch, row_group_size=PART)
+        for rows in in_parts(row for batch in batches for row in batch.to_pylist()):
+            writer.write_table(pa.Table.from_pylist(rows, schema=records_schema()), row_group_size=PART)
         writer.close()
     con.close()
     return [target]
@@ -206,23 +202,6 @@ CREATE TEMP TABLE joined AS
   FROM (SELECT r.*, coalesce(by_id.p, of_url.p) AS p FROM records r
         LEFT JOIN by_id ON by_id.k = r.source_id LEFT JOIN of_url USING (file_index, position)) r;
 """
-
-
-def _rechunk(batches: Any) -> Iterator[pa.Table]:
-    """Yield tables of exactly PART rows (the last one what is left): a row group is a task."""
-    import pyarrow as pa
-
-    kept: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in batches:
-        kept.append(batch)
-        rows += batch.num_rows
-        while rows >= PART:
-            whole = pa.Table.from_batches(kept).cast(records_schema())
-            yield whole.slice(0, PART)
-            kept, rows = whole.slice(PART).to_batches(), rows - PART
-    if rows:
-        yield pa.Table.from_batches(kept).cast(records_schema())
 
 
 def _pool_file(pool: str, work: str) -> str:

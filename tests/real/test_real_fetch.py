@@ -23,6 +23,8 @@ import pytest
 
 from curate.cli import main
 from curate.fetch.pool import read_pool
+from shards.manifest import read_manifest
+from shards.reader import read_samples
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +124,27 @@ def test_real_metadata_is_fetched_to_the_last_record(source: str, least: int, re
         row = rows[number]
         assert tars[row.tar][row.offset : row.offset + row.size] == photos.photo(number)
 
+    built = build(tmp_path / "out", "--source", source, "--input", tmp_path / "metadata", "--images", pool)
+    assert built["inputs"] == len(known)
+    empty = {n for n in known.keys() - dead if not known[n][1].strip()}
+    expected = {"failed_to_download": len(dead), "caption_missing": len(empty)}
+    assert built["dropped"] == {reason: n for reason, n in expected.items() if n}
+    assert built["kept"] == len(known) - len(dead) - len(empty)
+    by_id = {known[n][0]: n for n in known}
+    for sample in read_samples(read_manifest(str(tmp_path / "out")), columns=["source_id", "caption_raw"]):
+        number = by_id[str(sample.row["source_id"])]
+        assert sample.members["jpg"] == photos.photo(number)
+        assert sample.row["caption_raw"] == known[number][1]
+
+
+def build(out: Path, *flags: Any) -> dict[str, Any]:
+    """Build all of it, without dedup and word lists, and return the one source's counts."""
+    off = ["--no-profanity", "--no-exact", "--no-near", "--samples", "all", "--workers", "1"]
+    assert main(["build-shards", *map(str, flags), *off, "--output", str(out)]) == 0
+    (counts,) = read_manifest(str(out)).sources.values()
+    assert counts["inputs"] == counts["kept"] + sum(counts["dropped"].values())
+    return counts
+
 
 PLAIN = """
 import sys
@@ -149,3 +172,7 @@ def test_a_folder_of_img2dataset_itself_is_read_with_its_failures(realdata: Path
         assert row.status == ("failed_to_download" if is_dead(number) else "success")
         content = Path(row.tar).read_bytes()[row.offset : row.offset + row.size] if row.tar else b""
         assert content == (b"" if is_dead(number) else photos.photo(number))
+
+    built = build(tmp_path / "out", "--source", "img2dataset", "--input", tmp_path / "pool")
+    dead = sum(map(is_dead, range(count)))
+    assert (built["inputs"], built["kept"], built["dropped"]) == (count, count - dead, {"failed_to_download": dead})
