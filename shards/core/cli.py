@@ -124,7 +124,8 @@ def _add(parser: argparse.ArgumentParser, name: str, annotation: Any, field: dat
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     if default not in (dataclasses.MISSING, None, "", (), False, []) and not isinstance(default, dict):
         text += f" (default: {default})"
-    keywords = _kind(annotation)
+    # A switch that is off unless given needs no negative.
+    keywords = {"action": "store_true"} if annotation is bool and default is False else _kind(annotation)
     if field.metadata["metavar"] and "action" not in keywords:
         keywords["metavar"] = field.metadata["metavar"]
     if field.metadata["positional"]:
