@@ -88,19 +88,28 @@ def _dispatch(prog: str, about: str, commands: Mapping[str, Command], arguments:
     if name not in commands:
         raise UsageError(f"{prog}: unknown command {name!r}", ", ".join(commands), closest(name, commands))
     command = commands[name]
-    config_class = _resolve(command.config)
-    extra = _resolve(command.extra_flags)() if command.extra_flags else {}
-    parser = parser_for(config_class, f"{prog} {name}", command.help, extra)
     try:
-        given = vars(parser.parse_args(rest))
+        config = parse(f"{prog} {name}", command, rest)
     except SystemExit as stop:  # argparse leaves this way after --help
         return int(stop.code or 0)
+    return int(_resolve(command.run)(config) or 0)
+
+
+def parse(prog: str, command: Command, arguments: Sequence[str]) -> Any:
+    """Return the configuration that a command's arguments describe.
+
+    Raises:
+        UsageError: an unknown flag, or a value that is not allowed.
+        SystemExit: after --help.
+    """
+    config_class = _resolve(command.config)
+    extra = _resolve(command.extra_flags)() if command.extra_flags else {}
+    given = vars(parser_for(config_class, prog, command.help, extra).parse_args(arguments))
     values = {k: v for k, v in given.items() if k not in extra}
     if extra:
         values["extra"] = {k: v for k, v in given.items() if k in extra}
     from_flags = getattr(config_class, "from_flags", None)
-    config = from_flags(values) if from_flags else load(config_class, values, "")
-    return int(_resolve(command.run)(config) or 0)
+    return from_flags(values) if from_flags else load(config_class, values, "")
 
 
 def parser_for(config: type, prog: str, about: str, extra: Mapping[str, tuple[Any, str]] | None = None) -> argparse.ArgumentParser:
@@ -125,7 +134,7 @@ def _add(parser: argparse.ArgumentParser, name: str, annotation: Any, field: dat
     if default not in (dataclasses.MISSING, None, "", (), False, []) and not isinstance(default, dict):
         text += f" (default: {default})"
     # A switch that is off unless given needs no negative.
-    keywords = {"action": "store_true"} if annotation is bool and default is False else _kind(annotation)
+    keywords: dict[str, Any] = {"action": "store_true"} if annotation is bool and default is False else _kind(annotation)
     if field.metadata["metavar"] and "action" not in keywords:
         keywords["metavar"] = field.metadata["metavar"]
     if field.metadata["positional"]:
