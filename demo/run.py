@@ -26,7 +26,6 @@ from shards.core.errors import RunError, UsageError
 HERE = Path(__file__).parent
 SOURCES = {"redcaps": "web/redcaps/annotations/*.json", "cc3m": "web/cc3m/Train_GCC-training.tsv", "cc12m": "web/cc12m/cc12m.tsv"}
 BUILDS = {"curated": "recipe.yaml", "uncurated": "uncurated.yaml"}
-TRAINING = ("--config", "clip-tiny-cpu", "--model", "tiny-rn-32", "--samples-seen", "20480", "--no-tensorboard", "--workers", "1")
 SHOTS = 5
 
 
@@ -69,13 +68,29 @@ def run(out: Path, port: int, seed: int, *, report: bool = False) -> dict[str, A
             ["curate", "fetch", "--source", s, "--input", i, "--output", f"pool/{s}", "--seed", str(seed)] for s, i in SOURCES.items()
         ]
         _together(out, [[*f, "--allow-private-hosts", "--workers", "1"] for f in fetches])
+    ours = {name: os.path.relpath(HERE / name, out) for name in (*BUILDS.values(), "train.yaml")}
     for name, recipe in BUILDS.items():
-        at = os.path.relpath(HERE / recipe, out)
-        _call(out, ["curate", "build-shards", "--config", at, "--seed", str(seed), "--work", "work", "--output", f"shards/{name}"])
+        _call(
+            out, ["curate", "build-shards", "--config", ours[recipe], "--seed", str(seed), "--work", "work", "--output", f"shards/{name}"]
+        )
     if report:
-        _call(out, ["curate", "report", "shards/curated", "--output", "shards/curated/report.html"])
+        _call(out, ["curate", "report", "shards/curated"])
     for name in BUILDS:
-        _call(out, ["train", "clip", "--manifest", f"shards/{name}", "--output", f"runs/{name}", "--seed", str(seed), *TRAINING])
+        _call(
+            out,
+            [
+                "train",
+                "clip",
+                "--config",
+                ours["train.yaml"],
+                "--manifest",
+                f"shards/{name}",
+                "--output",
+                f"runs/{name}",
+                "--seed",
+                str(seed),
+            ],
+        )
     for name in BUILDS:
         common = ["--checkpoint", f"runs/{name}", "--data", "web/heldout/test", "--name", name, "--cache", "features"]
         _call(out, ["evaluate", "zeroshot", *common])

@@ -9,6 +9,7 @@ from demo.shapes import SHAPES, Pen
 
 Colour = tuple[int, int, int]
 
+# Things are bright, grounds are pale or dark.
 COLOURS: dict[str, Colour] = {
     "red": (214, 40, 40),
     "orange": (242, 132, 30),
@@ -18,61 +19,64 @@ COLOURS: dict[str, Colour] = {
     "purple": (130, 60, 170),
     "pink": (240, 130, 180),
     "brown": (130, 80, 45),
-    "white": (242, 242, 238),
-    "black": (35, 33, 38),
-    "gray": (140, 142, 146),
     "teal": (30, 160, 165),
+}
+GROUND_COLOURS: dict[str, Colour] = {
+    "white": (240, 240, 236),
+    "gray": (172, 174, 178),
+    "black": (44, 42, 48),
+    "beige": (226, 210, 180),
+    "mint": (196, 228, 206),
+    "sky blue": (186, 212, 236),
+    "lavender": (212, 202, 232),
 }
 # Things have their usual colours half of the time, as in the world.
 USUAL = {
     "boat": "brown",
     "butterfly": "purple",
-    "car": "red",
-    "cat": "gray",
-    "cup": "white",
-    "fish": "orange",
+    "car": "blue",
+    "cat": "orange",
+    "cup": "teal",
+    "fish": "blue",
     "flower": "pink",
-    "heart": "red",
+    "heart": "pink",
     "house": "brown",
-    "key": "gray",
+    "key": "yellow",
     "moon": "yellow",
     "mushroom": "red",
-    "rocket": "white",
-    "star": "yellow",
+    "rocket": "red",
+    "star": "orange",
     "tree": "green",
-    "umbrella": "black",
+    "umbrella": "purple",
 }
 GROUNDS = ("plain", "striped", "dotted", "checked", "cloudy", "grassy")
 TEXTURES = ("plain", "plain", "plain", "striped", "spotted")
-SIZES = {"small": (0.48, 0.58), "": (0.62, 0.74), "big": (0.78, 0.94)}
+# A thing's extent, as a share of the picture's shorter side. Tiny is for two in one picture, and never said.
+SIZES = {"tiny": (0.36, 0.44), "small": (0.48, 0.58), "": (0.62, 0.74), "big": (0.78, 0.94)}
+TWO_THINGS = 0.12
 CLASSES = tuple(sorted(SHAPES))
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn object: what it is, and how it looks and lies. Lengths are shares of the picture's shorter side."""
+    """One object, as words can tell it, and the middle of where it may lie, in shares of the picture's sides."""
 
     name: str
     colour: str
     texture: str
     size: str
-    extent: float
-    x: float
-    y: float
-    turn: float
+    centre: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a picture and its captions are made from; equal scenes give equal pixels."""
+    """What a picture shows, as words can tell it, and its size in pixels. Where and how exactly is `render`'s choice."""
 
     seed: tuple[int, ...]
     width: int
     height: int
     ground: str
     ground_colour: str
-    light: float
-    noise: float
     things: tuple[Thing, ...]
 
 
@@ -81,40 +85,28 @@ def compose(seed: tuple[int, ...], name: str = "") -> Scene:
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    ground_colour = _pick(rng, list(COLOURS))
-    first = _thing(rng, name or _pick(rng, CLASSES), ground_colour, SIZES, (0.5, 0.5))
-    things = [first]
-    if not name and rng.random() < 0.12:
+    first = name or _pick(rng, CLASSES)
+    if name or rng.random() > TWO_THINGS:
+        things = [_thing(rng, first, _pick(rng, ("small", "", "big")), (0.5, 0.5))]
+    else:
         side = 0.26 if rng.random() < 0.5 else 0.74
-        small = {"small": (0.34, 0.42)}
-        things = [
-            _thing(rng, first.name, ground_colour, small, (side, 0.5)),
-            _thing(rng, _pick(rng, [c for c in CLASSES if c != first.name]), ground_colour, small, (1 - side, 0.5)),
-        ]
+        second = _pick(rng, [c for c in CLASSES if c != first])
+        things = [_thing(rng, first, "tiny", (side, 0.5)), _thing(rng, second, "tiny", (1 - side, 0.5))]
     width, height = (int(rng.integers(96, 145)) for _ in range(2))
-    return Scene(
-        seed, width, height, _pick(rng, GROUNDS), ground_colour, float(rng.uniform(10, 30)), float(rng.uniform(0, 11)), tuple(things)
-    )
+    return Scene(seed, width, height, _pick(rng, GROUNDS), _pick(rng, list(GROUND_COLOURS)), tuple(things))
 
 
 def _pick(rng: Any, choices: Any) -> Any:
     return choices[int(rng.integers(len(choices)))]
 
 
-def _thing(rng: Any, name: str, ground: str, sizes: dict[str, tuple[float, float]], centre: tuple[float, float]) -> Thing:
-    colour = _pick(rng, [c for c in COLOURS if c != ground])
-    if USUAL[name] != ground and rng.random() < 0.5:
-        colour = USUAL[name]
-    size = _pick(rng, list(sizes))
-    extent = float(rng.uniform(*sizes[size]))
-    play = (1 - extent) / 2 * (0.8 if len(sizes) > 1 else 0.15)
-    x, y = (c + float(rng.uniform(-play, play)) for c in centre)
-    turn = float(rng.normal(0, 9))
-    return Thing(name, colour, _pick(rng, TEXTURES), size, extent, x, y, turn)
+def _thing(rng: Any, name: str, size: str, centre: tuple[float, float]) -> Thing:
+    colour = USUAL[name] if rng.random() < 0.5 else _pick(rng, list(COLOURS))
+    return Thing(name, colour, _pick(rng, TEXTURES), size, centre)
 
 
 def render(scene: Scene, attempt: int = 0) -> Any:
-    """Draw a scene as an RGB picture: ground, things, light and grain. Another attempt has another light and ground."""
+    """Draw a scene as an RGB picture: ground, things, light and grain. Another attempt places and lights it anew."""
     import numpy as np
     from PIL import Image
 
@@ -123,9 +115,9 @@ def render(scene: Scene, attempt: int = 0) -> Any:
     picture = _ground(rng, scene, size)
     for thing in scene.things:
         _paste(rng, picture, thing)
-    light = Image.fromarray(rng.normal(0, scene.light, (4, 4)).astype("float32")).resize(size, Image.Resampling.BICUBIC)
+    light = Image.fromarray(rng.normal(0, rng.uniform(10, 30), (4, 4)).astype("float32")).resize(size, Image.Resampling.BICUBIC)
     pixels = np.asarray(picture, dtype="float32") + np.asarray(light)[:, :, None]
-    pixels += rng.standard_normal((scene.height, scene.width, 1), dtype="float32") * np.float32(scene.noise)
+    pixels += rng.standard_normal((scene.height, scene.width, 1), dtype="float32") * np.float32(rng.uniform(0, 11))
     return Image.fromarray(pixels.clip(0, 255).astype("uint8"))
 
 
@@ -147,8 +139,8 @@ def _ground(rng: Any, scene: Scene, size: tuple[int, int]) -> Any:
     """Draw the background: one colour, with a pattern in a second shade of it."""
     from PIL import Image
 
-    colour = _jitter(rng, COLOURS[scene.ground_colour])
-    other = _shade(colour, 0.78 if sum(colour) > 330 else 1.28)
+    colour = _jitter(rng, GROUND_COLOURS[scene.ground_colour])
+    other = _shade(colour, 0.84 if sum(colour) > 330 else 1.2)
     picture = Image.new("RGB", size, colour)
     if scene.ground != "plain":
         picture.paste(other, (0, 0, *size), Image.fromarray(_pattern(rng, scene.ground, size)))
@@ -188,7 +180,8 @@ def _paste(rng: Any, picture: Any, thing: Thing) -> None:
     """Draw a thing on its own layer at twice the size, give it its texture, turn it, and lay it on the picture."""
     from PIL import Image
 
-    side = max(12, round(thing.extent * min(picture.size)))
+    extent = float(rng.uniform(*SIZES[thing.size]))
+    side = round(extent * min(picture.size))
     main = _jitter(rng, COLOURS[thing.colour])
     ink = (30, 28, 34) if sum(main) > 210 else (226, 222, 210)
     shades = {"main": main, "dark": _shade(main, 0.68), "light": _shade(main, 1.4), "ink": ink, "white": (246, 244, 238)}
@@ -197,8 +190,10 @@ def _paste(rng: Any, picture: Any, thing: Thing) -> None:
     if thing.texture != "plain":
         fill = Image.new("RGBA", pen.layer.size, (*_shade(main, 0.6 if sum(main) > 330 else 1.5), 255))
         pen.layer.paste(fill, (0, 0), _texture(rng, thing.texture, pen.mask))
-    layer = pen.layer.reduce(2).rotate(thing.turn, Image.Resampling.BILINEAR, expand=True)
-    left, top = round(thing.x * picture.width - layer.width / 2), round(thing.y * picture.height - layer.height / 2)
+    layer = pen.layer.reduce(2).rotate(float(rng.normal(0, 9)), Image.Resampling.BILINEAR, expand=True)
+    play = (1 - extent) * (0.04 if thing.size == "tiny" else 0.3)
+    x, y = (middle + float(rng.uniform(-play, play)) for middle in thing.centre)
+    left, top = round(x * picture.width - layer.width / 2), round(y * picture.height - layer.height / 2)
     picture.paste(layer, (left, top), layer)
 
 

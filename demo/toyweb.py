@@ -22,7 +22,7 @@ from demo import files, words
 from demo.scene import CLASSES, compose, render
 
 SOURCES = ("redcaps", "cc3m", "cc12m")
-MIN_DISTANCE = 10
+MIN_DISTANCE = 8
 # Defects of a picture that stands alone, of words, and of serving: each takes one of a source's scenes.
 IN_PICTURES = {"truncated": 8, "cmyk": 8, "animated": 8, "tiny": 10, "banner": 6, "rotated": 8}
 IN_WORDS = {"mojibake": 20, "html_caption": 20, "profanity": 15, "no_caption": 20, "file_name": 20}

@@ -62,7 +62,7 @@ ALTS = (
 def phrase(rng: Any, scene: Scene, hypernyms: float = 0.0) -> str:
     """Return a noun phrase such as `a small spotted red star on blue stripes`; each attribute may stay out."""
     nouns = " and ".join(_noun(rng, thing, hypernyms) for thing in scene.things)
-    if rng.random() < 0.5:
+    if rng.random() < 0.65:
         return nouns
     words = GROUND_WORDS[scene.ground]
     where = words[int(rng.integers(len(words)))].format(c=scene.ground_colour).replace("a orange", "an orange")
@@ -71,11 +71,11 @@ def phrase(rng: Any, scene: Scene, hypernyms: float = 0.0) -> str:
 
 def _noun(rng: Any, thing: Thing, hypernyms: float) -> str:
     words = []
-    if thing.size and rng.random() < 0.4:
+    if thing.size in ("small", "big") and rng.random() < 0.25:
         words.append(thing.size)
-    if thing.texture != "plain" and rng.random() < 0.4:
+    if thing.texture != "plain" and rng.random() < 0.25:
         words.append(thing.texture)
-    if rng.random() < 0.6:
+    if rng.random() < 0.4:
         words.append(thing.colour)
     words.append(KINDS.get(thing.name, thing.name) if rng.random() < hypernyms else thing.name)
     return f"{'an' if words[0][0] in 'aeiou' else 'a'} {' '.join(words)}"
@@ -88,7 +88,7 @@ def post(rng: Any, scene: Scene) -> str:
 
 def conceptual(rng: Any, scene: Scene) -> str:
     """A cc3m caption: lower case, tokenised, some things named by their kind only."""
-    return _one(rng, CONCEPTUAL).format(a=phrase(rng, scene, hypernyms=0.1))
+    return _one(rng, CONCEPTUAL).format(a=phrase(rng, scene, hypernyms=0.08))
 
 
 def alt_text(rng: Any, scene: Scene) -> str:
