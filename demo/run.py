@@ -59,6 +59,7 @@ def demo(config: DemoConfig) -> None:
 
 def run(out: Path, port: int, seed: int, *, report: bool = False) -> dict[str, Any]:
     """Draw, fetch, build twice, train twice, evaluate twice; return counts and accuracies."""
+    server.check_free(port)
     _clear(out)
     say(f"drawing a toy web (seed {seed}) into {out}/web")
     plan = toyweb.draw(out / "web", seed=seed, port=port)

@@ -81,11 +81,27 @@ def serving(web: str | Path, port: int = PORT) -> Iterator[str]:
         thread.join()
 
 
+def check_free(port: int) -> None:
+    """Refuse a port that cannot be served on.
+
+    Raises:
+        UsageError: it is taken, or no port.
+    """
+    with _refusing(port), ThreadingHTTPServer((HOST, port), BaseHTTPRequestHandler):
+        pass
+
+
 def _open(web: Path, port: int) -> _Server:
     if not (web / "routes.json").is_file():
         raise UsageError(f"no toy web in {web}", "a folder that demo.toyweb drew")
-    try:
+    with _refusing(port):
         return _Server(port, web)
+
+
+@contextmanager
+def _refusing(port: int) -> Iterator[None]:
+    try:
+        yield
     except (OSError, OverflowError) as error:
         raise UsageError(f"cannot listen on {HOST}:{port}: {error}", "a free port", "choose another with --port N or DEMO_PORT=N") from None
 

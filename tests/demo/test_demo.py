@@ -1,0 +1,74 @@
+"""The whole demo, run once as a user runs it: what curation finds, what the model learns, and what is printed."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo import audit, run
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "demo.run", "--output", str(out), "--port", str(port)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return out, done.stdout
+
+
+@pytest.fixture(scope="module")
+def summary(demo: tuple[Path, str]) -> dict[str, Any]:
+    return json.loads((demo[0] / "summary.json").read_text())
+
+
+def test_every_defect_is_found(summary: dict[str, Any]) -> None:
+    rows = {row["defect"]: row for row in summary["defects"]}
+    assert set(rows) == set(audit.FATES)
+    for defect, row in rows.items():
+        # Copies encoded or scaled anew may lie beyond r = 4: nearly all must be found; everything else to the last one.
+        least = 0.95 * row["planted"] if defect in ("recoded_copy", "resized_copy", "viral_copy") else row["planted"]
+        assert least <= row["found"] <= row["planted"], row
+
+
+def test_builds_balance_and_have_the_same_size(demo: tuple[Path, str]) -> None:
+    plan = json.loads((demo[0] / "web/plan.json").read_text())
+    kept = set()
+    for name in run.BUILDS:
+        manifest = json.loads((demo[0] / "shards" / name / "manifest.json").read_text())
+        for source, counts in manifest["sources"].items():
+            assert counts["inputs"] == plan["records_per_source"][source]
+            assert counts["inputs"] == counts["kept"] + counts["holdout"] + counts["spare"] + sum(counts["dropped"].values())
+        kept.add(sum(c["kept"] for c in manifest["sources"].values()))
+    assert kept == {2000}
+
+
+def test_the_model_is_well_above_chance(summary: dict[str, Any]) -> None:
+    zero = {name: result["zeroshot"] for name, result in summary["results"].items()}
+    assert zero["curated"]["low"] >= 3 / summary["classes"]
+    assert zero["curated"]["n"] >= 500
+    assert zero["curated"]["samples_seen"] == zero["uncurated"]["samples_seen"]
+    assert summary["classes"] >= 10
+
+
+def test_what_is_printed_is_what_was_measured(demo: tuple[Path, str], summary: dict[str, Any]) -> None:
+    out, said = demo
+    for result in summary["results"].values():
+        assert f"{result['zeroshot']['value'] * 100:.1f}" in said
+        assert f"{result['probe']['value'] * 100:.1f}" in said
+    assert "one seed" in said
+    report = out / "shards/curated/report.html"
+    assert f"report: {report}" in said
+    assert report.stat().st_size > 100_000
