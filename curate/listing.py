@@ -77,14 +77,12 @@ def list_input(task: ListTask) -> int:
     import pyarrow.parquet as pq
 
     count, torn = 0, False
-    with fs.atomic_write(task.target) as file:
-        writer = pq.ParquetWriter(file, records_schema(), compression="zstd")
+    with fs.atomic_write(task.target) as file, pq.ParquetWriter(file, records_schema(), compression="zstd") as writer:
         for rows in in_parts(_rows(task)):
             torn = torn or rows[-1]["status"] == "torn_input"
             count += len(rows)
             writer.write_table(pa.Table.from_pylist(rows, schema=records_schema()), row_group_size=PART)
         writer.add_key_value_metadata({"torn": "1" if torn else "0"})
-        writer.close()
     return count
 
 
@@ -166,12 +164,10 @@ def join_pool(files: list[str], pool: str, work: str) -> list[str]:
         return [target]
     con = connect(work)
     con.execute(_JOIN.format(files=sql_list(files), pool=sql_text(pool_file)))
-    with fs.atomic_write(target) as file:
-        writer = pq.ParquetWriter(file, records_schema(), compression="zstd")
+    with fs.atomic_write(target) as file, pq.ParquetWriter(file, records_schema(), compression="zstd") as writer:
         batches = con.sql("SELECT * EXCLUDE (file_index, position) FROM joined ORDER BY file_index, position").to_arrow_reader(PART)
         for rows in in_parts(row for batch in batches for row in batch.to_pylist()):
             writer.write_table(pa.Table.from_pylist(rows, schema=records_schema()), row_group_size=PART)
-        writer.close()
     con.close()
     return [target]
 

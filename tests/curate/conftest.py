@@ -31,12 +31,12 @@ def captioned(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Path, str]]:
-    """Return a function that runs `curate build-shards` in this process: (exit code, output folder, stderr)."""
+    """Return a function that runs `curate build-shards`, all in this process: (exit code, output folder, stderr)."""
     from curate.cli import main
 
     def run(*flags: Any, output: str = "out") -> tuple[int, Path, str]:
         out = tmp_path / output
-        code = main(["build-shards", *map(str, flags), "--output", str(out), "--workers", "1"])
+        code = main(["build-shards", "--engine", "inline", *map(str, flags), "--output", str(out)])
         return code, out, capsys.readouterr().err
 
     return run
