@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ HERE = Path(__file__).parent
 SOURCES = {"redcaps": "web/redcaps/annotations/*.json", "cc3m": "web/cc3m/Train_GCC-training.tsv", "cc12m": "web/cc12m/cc12m.tsv"}
 BUILDS = {"curated": "recipe.yaml", "uncurated": "uncurated.yaml"}
 SHOTS = 5
+MARK = ".made-by-the-demo"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def demo(config: DemoConfig) -> None:
     emit("\nWhat curation did (same pool, seed, samples and samples seen; one seed):\n")
     emit(_outcome(summary))
     emit(f"\nreport: {out}/shards/curated/report.html")
-    emit(f"took {duration(time.monotonic() - started)}")
+    say(f"took {duration(time.monotonic() - started)}")
 
 
 def run(out: Path, port: int, seed: int, *, report: bool = False) -> dict[str, Any]:
@@ -64,78 +66,61 @@ def run(out: Path, port: int, seed: int, *, report: bool = False) -> dict[str, A
     say(f"drawing a toy web (seed {seed}) into {out}/web")
     plan = toyweb.draw(out / "web", seed=seed, port=port)
     with server.serving(out / "web", port) as address:
-        say(f"serving it on {address}")
-        fetches = [
-            ["curate", "fetch", "--source", s, "--input", i, "--output", f"pool/{s}", "--seed", str(seed)] for s, i in SOURCES.items()
-        ]
-        _together(out, [[*f, "--allow-private-hosts", "--workers", "1"] for f in fetches])
+        say(f"serving it on {address}; from here on all commands run in {out}")
+        fetch = "curate fetch --source {} --input '{}' --output pool/{} --seed {} --allow-private-hosts --workers 1"
+        _together(out, {source: fetch.format(source, files, source, seed) for source, files in SOURCES.items()})
     ours = {name: os.path.relpath(HERE / name, out) for name in (*BUILDS.values(), "train.yaml")}
     for name, recipe in BUILDS.items():
-        _call(
-            out, ["curate", "build-shards", "--config", ours[recipe], "--seed", str(seed), "--work", "work", "--output", f"shards/{name}"]
-        )
+        _together(out, {"": f"curate build-shards --config {ours[recipe]} --seed {seed} --work work --output shards/{name}"})
     if report:
-        _call(out, ["curate", "report", "shards/curated"])
-    for name in BUILDS:
-        _call(
-            out,
-            [
-                "train",
-                "clip",
-                "--config",
-                ours["train.yaml"],
-                "--manifest",
-                f"shards/{name}",
-                "--output",
-                f"runs/{name}",
-                "--seed",
-                str(seed),
-            ],
-        )
-    for name in BUILDS:
-        common = ["--checkpoint", f"runs/{name}", "--data", "web/heldout/test", "--name", name, "--cache", "features"]
-        _call(out, ["evaluate", "zeroshot", *common])
-        _call(out, ["evaluate", "probe", *common, "--train", "web/heldout/train", "--k", str(SHOTS)])
+        _together(out, {"": "curate report shards/curated"})
+    train = f"train clip --config {ours['train.yaml']} --manifest shards/{{0}} --output runs/{{0}} --seed {seed}"
+    zeroshot = "evaluate zeroshot --checkpoint runs/{0} --data web/heldout/test --name {0}"
+    probe = f"evaluate probe --checkpoint runs/{{0}} --data web/heldout/test --train web/heldout/train --k {SHOTS} --name {{0}}"
+    for command in (train, zeroshot, probe):
+        _together(out, {name: command.format(name) for name in BUILDS})
     return {"seed": seed, "classes": len(plan["classes"]), "defects": audit.audit(out, plan), "results": _results(out)}
 
 
 def _clear(out: Path) -> None:
     """Empty the output folder, if the demo made it."""
-    if out.exists() and any(out.iterdir()) and not (out / "web").is_dir():
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise UsageError(f"{out} holds something that the demo did not make", "an empty or new folder", "--output DIR")
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
+    (out / MARK).touch()
 
 
-def _start(out: Path, command: Sequence[str], **streams: Any) -> subprocess.Popen[str]:
-    say(f"\n$ {' '.join(_quoted(word) for word in command)}")
-    program = Path(sys.executable).parent / command[0]
-    return subprocess.Popen([str(program), *command[1:]], cwd=out, text=True, **streams)
+def _together(out: Path, commands: dict[str, str]) -> None:
+    """Run commands at the same time in the output folder, each with its share of the cores, its lines under its label.
+
+    Raises:
+        RunError: one of them failed; the others were let finish.
+    """
+    started = time.monotonic()
+    threads = max(1, (os.cpu_count() or 1) // len(commands))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    say("")
+    with ThreadPoolExecutor(len(commands)) as pool:
+        statuses = list(pool.map(lambda label: _call(out, label, commands[label], environment), commands))
+    say(f"({duration(time.monotonic() - started)})")
+    for command, status in zip(commands.values(), statuses, strict=True):
+        if status:
+            raise RunError(f"`{command}` failed with exit code {status}", advice="its own message stands above")
 
 
-def _quoted(word: str) -> str:
-    return f"'{word}'" if "*" in word else word
-
-
-def _call(out: Path, command: Sequence[str]) -> None:
-    """Run one command in the output folder, its words going where ours go."""
-    with _start(out, command, stdout=sys.stderr.fileno()) as process:
-        _check(command, process.wait())
-
-
-def _together(out: Path, commands: Sequence[Sequence[str]]) -> None:
-    """Run commands at the same time, and show what each said when it is done."""
-    running = [_start(out, c, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for c in commands]
-    said = [process.communicate()[0] for process in running]
-    for command, process, text in zip(commands, running, said, strict=True):
-        say(f"\n{command[1]} {command[3]}:\n{text.rstrip()}")
-        _check(command, process.returncode)
-
-
-def _check(command: Sequence[str], status: int) -> None:
-    if status:
-        raise RunError(f"`{' '.join(command[:2])}` failed with exit code {status}", advice="its own message stands above")
+def _call(out: Path, label: str, command: str, environment: dict[str, str]) -> int:
+    """Run one command, pass on what it says, and return its exit code."""
+    say(f"$ {command}")
+    program, *words = shlex.split(command)
+    arguments = [str(Path(sys.executable).parent / program), *words]
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(arguments, cwd=out, env=environment, **streams) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            say(f"{label}: {line.rstrip()}" if label else line.rstrip())
+    return process.returncode
 
 
 def _results(out: Path) -> dict[str, dict[str, Any]]:
