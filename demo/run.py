@@ -76,7 +76,7 @@ def run(out: Path, port: int, seed: int, *, report: bool = False) -> dict[str, A
         _together(out, {"": "curate report shards/curated"})
     train = f"train clip --config {ours['train.yaml']} --manifest shards/{{0}} --output runs/{{0}} --seed {seed}"
     zeroshot = "evaluate zeroshot --checkpoint runs/{0} --data web/heldout/test --cache features --name {0}"
-    probe = f"evaluate probe --checkpoint runs/{{0}} --data web/heldout/test --train web/heldout/train --k {SHOTS} --cache features --name {{0}}"
+    probe = f"{zeroshot.replace('zeroshot', 'probe')} --train web/heldout/train --k {SHOTS}"
     for command in (train, zeroshot, probe):
         _together(out, {name: command.format(name) for name in BUILDS})
     return {"seed": seed, "classes": len(plan["classes"]), "defects": audit.audit(out, plan), "results": _results(out)}
