@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "setup: no $(PYTHON) here; try PYTHON=python3.12 make setup" >&2; exit 2; }
+	@$(PYTHON) --version >/dev/null 2>&1 || { echo "setup: no $(PYTHON) here; name a Python 3.11 or 3.12, such as PYTHON=python3.12 make setup" >&2; exit 2; }
 	@echo "setup: $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 	@echo "setup: installing the packages of pyproject.toml (some gigabytes the first time: torch, DALI)"
