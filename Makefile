@@ -14,12 +14,12 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) --version >/dev/null 2>&1 || { echo "setup: no $(PYTHON) here; name a Python 3.11 or 3.12, such as PYTHON=python3.12 make setup" >&2; exit 2; }
-	@echo "setup: $(VENV) with $$($(PYTHON) --version)"
+	@echo "setup: $(VENV) with $$($(PYTHON) --version)" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@echo "setup: installing the packages of pyproject.toml (some gigabytes the first time: torch, DALI)"
+	@echo "setup: installing the packages of pyproject.toml (some gigabytes the first time: torch, DALI)" >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
-	@echo "setup: done"
+	@echo "setup: done" >&2
 
 demo: setup
 	@$(BIN)/python -m demo.run $(ARGS)

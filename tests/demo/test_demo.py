@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import readme_blocks
+from readme_blocks import ROOT
 
 from demo import audit, run
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    out = tmp_path_factory.mktemp("demo") / "out"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "demo.run", "--output", str(out), "--port", str(port)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return out, done.stdout
+def demo() -> tuple[Path, str]:
+    """Run `make demo`, the README's first command; gives its folder and what it printed."""
+    return ROOT / "demo/out", readme_blocks.run("make demo")
 
 
 @pytest.fixture(scope="module")
@@ -70,5 +62,14 @@ def test_what_is_printed_is_what_was_measured(demo: tuple[Path, str], summary: d
         assert f"{result['probe']['value'] * 100:.1f}" in said
     assert "one seed" in said
     report = out / "shards/curated/report.html"
-    assert f"report: {report}" in said
+    assert f"report: {report.relative_to(ROOT)}" in said
     assert report.stat().st_size > 100_000
+
+
+def test_each_block_of_the_readme_prints_what_it_shows(demo: tuple[Path, str]) -> None:
+    """The demo first, then what the README does with its outcome; `make test` alone is left out, for it runs this."""
+    for step in readme_blocks.steps():
+        if step.command == "make test":
+            continue
+        printed = demo[1] if step.command == "make demo" else readme_blocks.run(step.command)
+        assert readme_blocks.masked(printed) == readme_blocks.masked(step.shown), step.command
