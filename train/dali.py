@@ -142,6 +142,7 @@ def _crops(size: int, interpolation: str, batch_size: int, threads: int, device_
 
     @pipeline_def(batch_size=batch_size, num_threads=threads, device_id=device_id, prefetch_queue_depth=1)
     def pipeline() -> Any:
+        """Bytes and windows in; cropped, resized uint8 images out."""
         data, start, shape = (fn.external_source(name=name) for name in ("data", "start", "shape"))
         images = fn.decoders.image_slice(
             data,

@@ -19,8 +19,8 @@ from img2dataset.writer import WebDatasetSampleWriter
 
 from curate.fetch import state
 from curate.fetch.rows import account
+from curate.fetch.task import Fetched, Task
 from curate.fetch.web import Limits, download
-from curate.fetch.worker import Fetched, Task
 from shards.core import fs
 from shards.core.errors import RunError
 

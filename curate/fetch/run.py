@@ -12,8 +12,9 @@ from curate.fetch.normalise import write_shard_input
 from curate.fetch.pool import OWN, TABLE
 from curate.fetch.rows import OPTED_OUT, RETRIED, statuses, write_table
 from curate.fetch.state import State
+from curate.fetch.task import Task
 from curate.fetch.web import Limits
-from curate.fetch.worker import Task, fetch_shard
+from curate.fetch.worker import fetch_shard
 from shards.core import console, fs
 from shards.core.engine import Done, map_unordered
 from shards.core.errors import UsageError

@@ -10,33 +10,9 @@ import multiprocessing
 import os
 import threading
 import time
-from dataclasses import dataclass
 
 from curate.fetch.pool import OWN
-from curate.fetch.web import Limits
-
-
-@dataclass(frozen=True)
-class Task:
-    """One shard: the pool (a local folder), the shard's number, and how it is downloaded."""
-
-    pool: str
-    shard: int
-    limits: Limits
-    threads: int
-    samples_per_shard: int
-    image_size: int | None
-    resize_mode: str
-    resize_only_if_bigger: bool
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A shard that is in the pool."""
-
-    shard: int
-    urls: int
-    successes: int
+from curate.fetch.task import Fetched, Task
 
 
 def fetch_shard(task: Task) -> Fetched:
