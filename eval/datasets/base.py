@@ -70,7 +70,7 @@ class Examples:
                 raise UsageError(f"{self.name}: class name {name!r} stands {count} times", "distinct class names")
         wrong = (self.labels < 0) | (self.labels >= len(self.classes))
         if wrong.any():
-            i = int(wrong.argmax())
+            i = int(wrong.nonzero()[0][0])
             raise UsageError(f"{self.name}: {self.ids[i]} has label {self.labels[i]}", f"0 … {len(self.classes) - 1}")
 
     def __len__(self) -> int:
