@@ -48,13 +48,13 @@ largest AS (
     FROM decided WHERE {{duplicate}} GROUP BY survivor ORDER BY group_size DESC, survivor LIMIT {GROUPS}),
 numbered AS (SELECT *, row_number() OVER (ORDER BY group_size DESC, survivor) - 1 AS "group" FROM largest),
 members AS (
-    SELECT decided.*, numbered."group", group_size, 1 AS place
+    SELECT decided.*, numbered."group", group_size, 1 AS is_copy
     FROM decided JOIN numbered ON duplicate_of = survivor WHERE {{duplicate}}
     UNION ALL
-    SELECT decided.*, numbered."group", group_size, 0 AS place
+    SELECT decided.*, numbered."group", group_size, 0 AS is_copy
     FROM decided JOIN numbered ON uid = survivor WHERE reason <> 'duplicate_id'),
 grouped AS (
-    SELECT *, row_number() OVER (PARTITION BY "group" ORDER BY place, {_ORDER}) - 1 AS position
+    SELECT *, row_number() OVER (PARTITION BY "group" ORDER BY is_copy, {_ORDER}) - 1 AS position
     FROM members QUALIFY position < {PER_GROUP}),
 picked AS (
     SELECT 0 AS nr, 'dropped' AS kind, -1 AS "group", 0 AS group_size, source, reason, uid, caption, caption_raw, detail,

@@ -271,3 +271,16 @@ def test_a_filter_can_be_left_out_or_set_by_flags(build: Build, captioned: Capti
     recipe = (out / "recipe.yaml").read_text()
     assert "profanity" not in recipe
     assert "max_chars: 14" in recipe
+
+
+def test_the_report_shows_every_large_duplicate_group_survivor_first(build: Build, captioned: Captioned) -> None:
+    rng = range(6)
+    copies = [(f"{i}-{k}.jpg", encoded(picture(i), quality=90 - k), f"copy {k} of {i}") for i in rng for k in range(4)]
+    code, out, _ = build("--source", "folder", "--input", captioned(copies), "--samples", "all")
+    assert code == 0
+    shown = [r for r in pq.read_table(out / "examples" / "examples.parquet").to_pylist() if r["kind"] == "group"]
+    firsts = {r["uid"] for r in shown if r["position"] == 0}
+    assert firsts == {r["duplicate_of"] for r in ledger(out) if r["duplicate_of"]}
+    assert len(firsts) == 6
+    assert (out / "report.html").read_text().count('class="group"') == 6
+    assert len(shown) == 24
