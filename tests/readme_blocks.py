@@ -45,7 +45,9 @@ def masked(text: str) -> list[str]:
 def run(command: str) -> str:
     """Run one command of the README in the checkout; its stdout is what the README shows."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "VENV": str(Path(sys.executable).parents[1])}
+    # A make that started the tests must not hand its own flags and variables to the README's.
+    own = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARGS")}
+    env = {**own, "PATH": path, "VENV": str(Path(sys.executable).parents[1])}
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, check=False, capture_output=True, text=True, env=env)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done.stdout
