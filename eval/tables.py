@@ -33,12 +33,24 @@ def show(config: TableConfig) -> None:
     elif config.csv:
         emit(_csv(rows))
     else:
-        emit(pivot(rows, _fields(config.rows)) if config.rows else long_table(rows))
+        placed = sorted(rows, key=_place)
+        emit(pivot(placed, _fields(config.rows)) if config.rows else long_table(placed))
 
 
 def _wanted(row: dict[str, Any], config: TableConfig) -> bool:
     metric = not config.metric or row["metric"] == config.metric or (config.metric == "main" and bool(row.get("main")))
     return metric and config.protocol in ("", row["protocol"])
+
+
+def _place(row: dict[str, Any]) -> tuple[str, ...]:
+    """Results that compare stand together, whichever was appended first; k in the order of numbers."""
+    return (
+        _text(row.get("data")),
+        _text(row.get("protocol")),
+        f"{_text(row.get('k')):>9}",
+        _text(row.get("metric")),
+        _text(row.get("name")),
+    )
 
 
 def _latest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
