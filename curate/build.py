@@ -140,11 +140,11 @@ def _write(recipe: Recipe, decided: Decided, parts: list[Part], torn: list[str],
     from curate.report.build import write_report
     from curate.report.examples import choose_examples, write_examples
 
-    entries = write(recipe, decided, work, output, _workers(config), config.engine)
+    members = members_of(recipe, decided)
+    entries = write(recipe, decided, members, work, output, _workers(config), config.engine)
     write_ledger(decided.con, output)
     decided.con.execute("CREATE VIEW ranked AS SELECT * REPLACE (CASE WHEN rank < 0 THEN rank_key ELSE rank END AS rank) FROM decided")
     write_examples(output, choose_examples(decided.con, "ranked"))
-    members = members_of(recipe, decided)
     notes: dict[str, Any] = {"codecs": codecs(), "dedup_scope": recipe.dedup.scope}
     manifest = Manifest(
         samples=sum(e.samples for e in entries),

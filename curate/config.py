@@ -80,7 +80,7 @@ class Recipe:
     @property
     def image_policy(self) -> ImagePolicy:
         """The image policy; `keep` is the one without a size."""
-        return ImagePolicy() if self.image == "keep" or isinstance(self.image, str) else self.image
+        return self.image if isinstance(self.image, ImagePolicy) else ImagePolicy()
 
     @property
     def digest(self) -> str:

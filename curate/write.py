@@ -62,9 +62,10 @@ def class_names(con: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     return tuple(names.get(i, str(i)) for i in range(max(names, default=-1) + 1))
 
 
-def write(recipe: Recipe, decided: Decided, work: str, output: str, workers: int, engine: str) -> list[ShardEntry]:
+def write(
+    recipe: Recipe, decided: Decided, members: tuple[str, ...], work: str, output: str, workers: int, engine: str
+) -> list[ShardEntry]:
     """Write all shards that are not there yet and return their entries in order."""
-    members = members_of(recipe, decided)
     tasks = plan(recipe, decided, work, output, members)
     entries: dict[str, ShardEntry] = {}
     with Progress("write", decided.kept) as progress:

@@ -13,7 +13,6 @@ can be counted against the plan.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -321,13 +320,3 @@ def _plan(web: Web, seed: int, port: int) -> dict[str, Any]:
     ]
     totals = {source: sum(p.source == source for p in web.posts) for source in SOURCES}
     return {"seed": seed, "port": port, "classes": list(CLASSES), "records_per_source": totals, "planted": planted, "records": records}
-
-
-def planted_totals(plan: dict[str, Any], defects: Iterable[str] = ()) -> dict[str, int]:
-    """Return how often each defect is planted over all sources."""
-    total: dict[str, int] = {}
-    for counts in plan["planted"].values():
-        for defect, n in counts.items():
-            if not defects or defect in defects:
-                total[defect] = total.get(defect, 0) + n
-    return total
