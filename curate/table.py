@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shards.schema import arrow_schema
+from shards.schema import CONTENT, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,18 +40,7 @@ MEASURED = (
     ("row", "int64"),
     ("status", "string"),
     ("detail", "string"),
-    ("url", "string"),
-    ("caption", "string"),
-    ("caption_raw", "string"),
-    ("captions", "list<string>"),
-    ("width", "int32"),
-    ("height", "int32"),
-    ("original_width", "int32"),
-    ("original_height", "int32"),
-    ("original_format", "string"),
-    ("bytes", "int64"),
-    ("sha256", "string"),
-    ("original_sha256", "string"),
+    *CONTENT,
     ("phash", "uint64"),
     ("information", "double"),
     ("class_index", "int32"),

@@ -28,11 +28,8 @@ REASONS = {
     "near_duplicate": "within the pHash radius of a kept, preferred sample",
 }
 
-SIDECAR = (
-    ("key", "string"),
-    ("uid", "string"),
-    ("source", "string"),
-    ("source_id", "string"),
+# What a sample is: its words and its picture. The measured table and the sidecar hold these columns alike.
+CONTENT = (
     ("url", "string"),
     ("caption", "string"),
     ("caption_raw", "string"),
@@ -45,6 +42,14 @@ SIDECAR = (
     ("bytes", "int64"),
     ("sha256", "string"),
     ("original_sha256", "string"),
+)
+
+SIDECAR = (
+    ("key", "string"),
+    ("uid", "string"),
+    ("source", "string"),
+    ("source_id", "string"),
+    *CONTENT,
     ("phash", "string"),
     ("rank", "int64"),
     ("class", "int32"),
