@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from curate.config import BuildConfig, Recipe, SourceSpec, resolve
+from curate.config import BuildConfig, resolve
 from curate.decide import Decided, decide, stages, waterfall
 from curate.listing import join_pool, list_records
 from curate.measure import Part, codecs, measure, table_digest
-from curate.write import class_names, members_of, write, write_ledger
+from curate.plan import class_names, members_of, plan, write_ledger
+from curate.recipe import Recipe, SourceSpec
+from curate.write import write
 from shards.core import fs, registry
 from shards.core.config import dump
 from shards.core.console import emit, say
@@ -141,7 +143,7 @@ def _write(recipe: Recipe, decided: Decided, parts: list[Part], torn: list[str],
     from curate.report.examples import choose_examples, write_examples
 
     members = members_of(recipe, decided)
-    entries = write(recipe, decided, members, work, output, _workers(config), config.engine)
+    entries = write(plan(recipe, decided, work, output, members), decided.kept, _workers(config), config.engine)
     write_ledger(decided.con, output)
     decided.con.execute("CREATE VIEW ranked AS SELECT * REPLACE (CASE WHEN rank < 0 THEN rank_key ELSE rank END AS rank) FROM decided")
     write_examples(output, choose_examples(decided.con, "ranked"))

@@ -1,8 +1,4 @@
-"""The recipe: one definition for the YAML file, the flags and the docs, and the merge of the two.
-
-Flags override the recipe file. The saved recipe leaves out workers, engine, work folder and output; its digest leaves
-out paths too, so that equal recipes on two machines are equal.
-"""
+"""The flags of a build, and the recipe that they and a file give together: flags override the file."""
 
 from __future__ import annotations
 
@@ -11,84 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from curate.captions import template
-from curate.images import ImagePolicy
+from curate.recipe import DEFAULT_FILTERS, Recipe, SourceSpec
 from shards.core import registry
-from shards.core.config import digest, dump, load, option
+from shards.core.config import dump, load, option
 from shards.core.errors import UsageError
 
 FILTERS, SOURCES = "curate.filters", "curate.sources"
-DEFAULT_FILTERS: tuple[dict[str, Any], ...] = ({"name": "caption_length"}, {"name": "profanity"})
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceSpec:
-    """One source of a recipe."""
-
-    reader: str = option(help="a reader: see `curate list sources`")
-    input: str = option(help="native files: a path, a folder, or a glob")
-    name: str = option("", "the source's name, unique in the recipe (default: the reader's)")
-    images: str = option("", "a pool made by `curate fetch`, joined on the id, else on the URL")
-    captions: Literal["first", "longest", "sampled", "each"] = option("first", "which caption a sample gets")
-    template: tuple[str, ...] = option((), "captions for labelled images, such as 'a photo of a {}'")
-    samples: int | None = option(None, "this source's quota")
-    options: dict[str, Any] = option({}, "options of the reader")
-
-
-@dataclasses.dataclass(frozen=True)
-class Near:
-    """Near-duplicate search."""
-
-    radius: int = option(4, "largest Hamming distance of two pHashes, in bits of 64")
-    hash: Literal["reference"] = option("reference", "imagededup's definition, bit for bit")
-
-
-@dataclasses.dataclass(frozen=True)
-class Dedup:
-    """What counts as a duplicate, and among whom."""
-
-    exact: bool = option(True, "equal original bytes")
-    near: Near | None = option(Near(), "pHash radius; null turns it off")
-    scope: Literal["source", "all"] = option("source", "look within a source, or across all")
-    placeholder_min: int = option(20, "ids and distinct captions under one hash from which it is a placeholder")
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardSize:
-    """How large a shard is."""
-
-    samples: int | None = option(None, "samples in a shard (default: N/512, within 1,000 and 10,000)")
-    bytes: int | None = option(None, "largest tar, in bytes")
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """Everything that shapes a build."""
-
-    sources: tuple[SourceSpec, ...] = option(help="what goes in")
-    samples: int | Literal["all"] | None = option(None, "samples to keep over all sources, or all")
-    seed: int = option(0, "seed of the ranks")
-    clean: bool = option(True, "repair and tidy captions")
-    image: ImagePolicy | Literal["keep"] = option("keep", "keep the bytes, or {size, mode, quality}")
-    filters: tuple[dict[str, Any], ...] = option(DEFAULT_FILTERS, "filters in order: [{name, …options}]")
-    dedup: Dedup = option(Dedup(), "duplicates")
-    holdout: float = option(0.0, "share of samples held out by their uid")
-    shards: ShardSize = option(ShardSize(), "shard size")
-    json: bool = option(False, "add a .json member with the sidecar's row")
-    limit: int | None = option(None, "read only the first N records of each source")
-    bad_files: Literal["stop", "skip"] = option("stop", "what to do at an unreadable or torn input file")
-
-    @property
-    def image_policy(self) -> ImagePolicy:
-        """The image policy; `keep` is the one without a size."""
-        return self.image if isinstance(self.image, ImagePolicy) else ImagePolicy()
-
-    @property
-    def digest(self) -> str:
-        """The recipe's digest; paths are left out."""
-        values = dump(self)
-        for source in values["sources"]:
-            del source["input"], source["images"]
-        return digest(values)
 
 
 @dataclasses.dataclass(frozen=True)

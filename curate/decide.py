@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from curate.config import FILTERS, Recipe, filter_options
+from curate.config import FILTERS, filter_options
 from curate.dedup import near_duplicates
 from curate.listing import connect, scalar, sql_list, sql_text
 from curate.measure import Part, low_information
+from curate.recipe import Recipe
 from shards.core import registry
 from shards.core.console import table, warn
 from shards.core.errors import RunError, UsageError

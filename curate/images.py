@@ -53,9 +53,10 @@ class Opened:
     original_format: str
     phash: int
     information: float
+    frames: int
 
 
-def open_image(content: bytes, policy: ImagePolicy) -> Opened:
+def open_image(content: bytes, policy: ImagePolicy, hash: str = "reference") -> Opened:
     """Decode, convert where needed, and hash one image.
 
     Raises:
@@ -73,6 +74,7 @@ def open_image(content: bytes, policy: ImagePolicy) -> Opened:
             raise ImageRefusedError("too_large", f"{width}x{height} pixels; at most {MAX_PIXELS:,}")
         if width < 1 or height < 1:
             raise ImageRefusedError("undecodable", f"{width}x{height} pixels")
+        frames = getattr(image, "n_frames", 1)
         image.load()
         if image.format == "JPEG" and image.mode in ("L", "RGB"):
             prove_entropy(content)
@@ -88,7 +90,7 @@ def open_image(content: bytes, policy: ImagePolicy) -> Opened:
         raise ImageRefusedError("undecodable", f"no known image format (starts with {content[:8].hex()})") from None
     except Exception as error:  # noqa: BLE001  decoders raise anything on hostile bytes; the sample becomes a row
         raise ImageRefusedError("undecodable", f"{type(error).__name__}: {error}"[:200]) from None
-    return Opened(encoded, stored.width, stored.height, width, height, original_format, phash, information)
+    return Opened(encoded, stored.width, stored.height, width, height, original_format, phash, information, frames)
 
 
 def _kept_as_is(image: Any, content: bytes) -> bool:

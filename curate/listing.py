@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from curate.config import SOURCES, Recipe, SourceSpec, source_options
+from curate.config import SOURCES, source_options
+from curate.recipe import Recipe, SourceSpec
 from curate.sources.base import Input, Record
 from curate.table import records_schema
 from shards.core import fs, registry

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from curate.captions import clean, template
-from curate.config import FILTERS, Recipe, SourceSpec, filter_options
+from curate.captions.clean import Clean
+from curate.config import FILTERS, SOURCES, filter_options
 from curate.filters.base import Facts
 from curate.images import LOW_INFORMATION, PHASH, VERSION, ImagePolicy, ImageRefusedError, open_image
+from curate.recipe import Recipe, SourceSpec
 from curate.table import POINTER, measured_schema
 from shards.core import fs, registry
 from shards.core.config import digest
@@ -39,8 +42,9 @@ class MeasureTask:
     start: int
     stop: int
     spec: SourceSpec
-    clean: bool
+    clean: Clean | bool
     policy: ImagePolicy
+    hash: str
     filters: tuple[dict[str, Any], ...]
     folder: str
     order: int
@@ -56,7 +60,18 @@ class Part:
     rows: int
 
 
-def columns_of(filters: tuple[dict[str, Any], ...]) -> tuple[tuple[str, str], ...]:
+def columns_of(recipe: Recipe) -> tuple[tuple[str, str], ...]:
+    """Return the columns that plug-ins add to the table: `<reader>.<name>` of sources, `<filter>.<name>` of filters."""
+    native = dict(column for spec in recipe.sources for column in native_columns(spec.reader))
+    return (*native.items(), *filter_columns(recipe.filters))
+
+
+def native_columns(reader: str) -> tuple[tuple[str, str], ...]:
+    """Return the native columns that a reader keeps, as `<reader>.<name>`."""
+    return tuple((f"{reader}.{name}", kind) for name, kind in getattr(registry.get(SOURCES, reader), "COLUMNS", ()))
+
+
+def filter_columns(filters: tuple[dict[str, Any], ...]) -> tuple[tuple[str, str], ...]:
     """Return the columns that the filters of a recipe measure, as `<filter>.<name>`."""
     return tuple((f"{f['name']}.{name}", kind) for f in filters for name, kind in registry.get(FILTERS, f["name"]).COLUMNS)
 
@@ -68,8 +83,8 @@ def measure_key(task: MeasureTask) -> list[Any]:
         module, options = registry.get(FILTERS, spec["name"]), filter_options(spec)
         shaping.append([spec["name"], module.VERSION, [[name, _content(getattr(options, name))] for name in module.MEASURE]])
     return [
-        task.spec.name, task.spec.captions, list(task.spec.template), clean.VERSION if task.clean else None,
-        VERSION, PHASH, MAX_PIXELS, task.policy, shaping,
+        task.spec.name, task.spec.captions, task.spec.empty, list(task.spec.template), [clean.VERSION, task.clean] if task.clean else None,
+        native_columns(task.spec.reader), VERSION, PHASH, task.hash, MAX_PIXELS, task.policy, shaping,
     ]  # fmt: skip
 
 
@@ -100,6 +115,7 @@ def _tasks(recipe: Recipe, listed: list[tuple[SourceSpec, list[str]]], folder: s
     import pyarrow.parquet as pq
 
     order = 0
+    kind = recipe.dedup.near.hash if recipe.dedup.near else "reference"
     for spec, files in listed:
         for path in files:
             with fs.open_read(path) as file:
@@ -107,7 +123,7 @@ def _tasks(recipe: Recipe, listed: list[tuple[SourceSpec, list[str]]], folder: s
                 sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
             for group, rows in enumerate(sizes):
                 if rows:
-                    yield MeasureTask(path, group, 0, rows, spec, recipe.clean, recipe.image_policy, recipe.filters, folder, order)
+                    yield MeasureTask(path, group, 0, rows, spec, recipe.clean, recipe.image_policy, kind, recipe.filters, folder, order)
                     order += 1
 
 
@@ -140,7 +156,7 @@ def measure_part(task: MeasureTask, killed: str = "") -> Part:
     rows = [row for record in records.to_pylist() for row in measured.rows(record)]
     if measured.blob:
         fs.write_bytes(stem + ".blob", bytes(measured.blob))
-    schema = measured_schema(columns_of(task.filters))
+    schema = measured_schema((*native_columns(task.spec.reader), *filter_columns(task.filters)))
     table = pa.Table.from_pylist(rows, schema=schema)
     found_digest = _table_digest(table.drop_columns([name for name, _ in POINTER]))
     with fs.atomic_write(stem + ".parquet") as file:
@@ -171,6 +187,8 @@ class _Measurer:
     def __init__(self, task: MeasureTask, blob_path: str, killed: str) -> None:
         self.task, self.blob_path, self.killed = task, blob_path, killed
         self.blob = bytearray()
+        self.clean = clean.cleaner(task.clean if isinstance(task.clean, Clean) else Clean() if task.clean else None)
+        self.native = [(name, name.partition(".")[2]) for name, _ in native_columns(task.spec.reader)]
         self.filters: list[tuple[str, tuple[tuple[str, str], ...], Callable[[Facts], tuple[Any, ...]]]] = []
         for spec in task.filters:
             module = registry.get(FILTERS, spec["name"])
@@ -182,8 +200,10 @@ class _Measurer:
         source, source_id = self.task.spec.name, record["source_id"]
         image_id = uid_of(source, source_id)
         raws, cleaned = self._captions(record, image_id)
-        image = self._image(record)
+        image, content = self._image(record)
+        values = json.loads(record["meta"]) if self.native and record["meta"] else {}
         common = {
+            **{column: values.get(name) for column, name in self.native},
             "image_id": image_id, "source": source, "input": record["input"], "row": record["row"],
             "url": record["urls"][0] if record["urls"] else "", "class_index": record["class_index"],
             "class_name": record["class_name"], "licence": record["licence"], "meta": record["meta"], **image,
@@ -191,28 +211,32 @@ class _Measurer:
         if self.task.spec.captions == "each" and len(cleaned) > 1:
             for k, (raw, text) in enumerate(zip(raws, cleaned, strict=True)):
                 child = f"{source_id}#{k}"
-                yield self._finish(common | {"uid": uid_of(source, child), "source_id": child}, raw, text, [text])
+                yield self._finish(common | {"uid": uid_of(source, child), "source_id": child}, raw, text, [text], content)
         else:
             chosen = _choose(self.task.spec.captions, cleaned, image_id)
             first_raw = record["captions"][0] if record["captions"] else ""
             raw, text = (raws[chosen], cleaned[chosen]) if cleaned else (first_raw, "")
-            yield self._finish(common | {"uid": image_id, "source_id": source_id}, raw, text, cleaned)
+            yield self._finish(common | {"uid": image_id, "source_id": source_id}, raw, text, cleaned, content)
 
     def _captions(self, record: dict[str, Any], uid: str) -> tuple[list[str], list[str]]:
-        """Return the raw and the clean captions that are not empty, each clean one once."""
+        """Return the raw and the clean captions that are not empty, each clean one once; none at all where the recipe
+        drops samples whose first caption is emptied."""
         captions = record["captions"]
         if self.task.spec.template and record["class_name"]:
             captions = [template.fill(self.task.spec.template, record["class_name"], uid)]
-        raws, texts = [], []
+        raws: list[str] = []
+        texts: list[str] = []
         for raw in captions:
-            text = clean.clean(raw) if self.task.clean else raw.strip()
+            text = self.clean(raw)
+            if not text and not texts and self.task.spec.empty == "drop":
+                return [], []
             if text and text not in texts:
                 raws.append(raw)
                 texts.append(text)
         return raws, texts
 
-    def _image(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return the image columns and the pointer; a refused image keeps the pointer to its original bytes."""
+    def _image(self, record: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Return the image columns with the pointer, and the original bytes; a refused image keeps the pointer to its original bytes."""
         found = dict.fromkeys(("width", "height", "original_width", "original_height"), 0)
         row: dict[str, Any] = {
             **found,
@@ -222,30 +246,31 @@ class _Measurer:
             "original_sha256": "",
             "phash": 0,
             "information": 0.0,
+            "frames": 0,
         }
         row |= {k: record[k] for k in ("status", "detail", "path", "offset", "size")}
         if self.killed:
-            return row | {"status": "worker_killed", "detail": self.killed}
+            return row | {"status": "worker_killed", "detail": self.killed}, b""
         if row["status"] or not row["path"]:
-            return row | {"status": row["status"] or "image_missing"}
+            return row | {"status": row["status"] or "image_missing"}, b""
         try:
             content = self._read(row)
         except OSError as error:
-            return row | {"status": "image_missing", "detail": error.strerror or type(error).__name__}
+            return row | {"status": "image_missing", "detail": error.strerror or type(error).__name__}, b""
         except ImageRefusedError as refused:
-            return row | {"status": refused.reason, "detail": refused.detail}
+            return row | {"status": refused.reason, "detail": refused.detail}, b""
         row |= {"size": len(content), "original_sha256": hashlib.sha256(content).hexdigest()}
         try:
-            opened = open_image(content, self.task.policy)
+            opened = open_image(content, self.task.policy, self.task.hash)
         except ImageRefusedError as refused:
-            return row | {"status": refused.reason, "detail": refused.detail}
+            return row | {"status": refused.reason, "detail": refused.detail}, content
         if opened.encoded is not None:
             row |= {"path": self.blob_path, "offset": len(self.blob), "size": len(opened.encoded)}
             self.blob += opened.encoded
         same = opened.encoded is None
         row["sha256"] = row["original_sha256"] if same else hashlib.sha256(opened.encoded or b"").hexdigest()
         row["bytes"] = row["size"]
-        return row | {k: v for k, v in vars(opened).items() if k != "encoded"}
+        return row | {k: v for k, v in vars(opened).items() if k != "encoded"}, content
 
     @staticmethod
     def _read(row: dict[str, Any]) -> bytes:
@@ -257,11 +282,11 @@ class _Measurer:
             raise ImageRefusedError("undecodable", f"{len(content)} of {size} bytes are there")
         return content
 
-    def _finish(self, row: dict[str, Any], raw: str, text: str, captions: list[str]) -> dict[str, Any]:
+    def _finish(self, row: dict[str, Any], raw: str, text: str, captions: list[str], content: bytes) -> dict[str, Any]:
         row |= {"caption_raw": raw, "caption": text, "captions": captions}
         facts = Facts(
             row["source"], text, tuple(captions), raw, row["width"], row["height"], row["original_width"], row["original_height"],
-            row["original_format"], row["bytes"], row["class_name"],
+            row["original_format"], row["bytes"], row["class_name"], row["url"], content,
         )  # fmt: skip
         for name, columns, values_of in self.filters:
             row |= {f"{name}.{column}": value for (column, _), value in zip(columns, values_of(facts), strict=True)}

@@ -43,6 +43,7 @@ MEASURED = (
     *CONTENT,
     ("phash", "uint64"),
     ("information", "double"),
+    ("frames", "int32"),
     ("class_index", "int32"),
     ("class_name", "string"),
     ("licence", "string"),
@@ -57,6 +58,6 @@ def records_schema() -> pa.Schema:
     return arrow_schema(RECORDS)
 
 
-def measured_schema(filter_columns: tuple[tuple[str, str], ...]) -> pa.Schema:
-    """Return the schema of measured rows: the core, the filters' columns, the pointer."""
-    return arrow_schema((*MEASURED, *filter_columns, *POINTER))
+def measured_schema(plugin_columns: tuple[tuple[str, str], ...]) -> pa.Schema:
+    """Return the schema of measured rows: the core, the columns of source and filters, the pointer."""
+    return arrow_schema((*MEASURED, *plugin_columns, *POINTER))

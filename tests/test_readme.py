@@ -40,7 +40,8 @@ def test_the_tree_names_what_there_is() -> None:
 def test_a_recipe_in_the_readme_is_a_recipe(tmp_path: Path) -> None:
     import yaml
 
-    from curate.config import Recipe, check
+    from curate.config import check
+    from curate.recipe import Recipe
     from shards.core.config import load
 
     blocks = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

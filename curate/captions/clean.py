@@ -7,8 +7,24 @@ line, and cleaning it again changes nothing. Plain ASCII takes a fast path with 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from shards.core.config import option
 
 VERSION = 1
+
+
+@dataclass(frozen=True)
+class Clean:
+    """What cleaning does besides the repair of text."""
+
+    urls: Literal["keep", "drop"] = option("keep", "web addresses in captions")
+    handles: Literal["keep", "drop", "mask"] = option("keep", "@handles: kept, dropped, or <usr> in their place")
+    rules: Literal["", "redcaps"] = option("", "redcaps: RedCaps' own rules, without their bugs")
+
+
 MOST_PASSES = 20  # what is nested deeper is no HTML but an attack on our time: its `<` and `&` go
 
 _PLAIN = re.compile(r"[ -%'-;=-~]*")  # printable ASCII without & and <
@@ -30,6 +46,11 @@ _INVISIBLE = re.compile(
 )
 # Joiners carry meaning inside emoji and several scripts, and none beside ASCII.
 _STRAY_JOINER = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f])")
+
+
+def cleaner(options: Clean | None) -> Callable[[str], str]:
+    """Return the function that cleans a caption; without options it strips white space only."""
+    return clean if options else str.strip
 
 
 def clean(text: str) -> str:

@@ -10,12 +10,17 @@ A filter module has
     refuse(options) -> str     SQL that is true for a sample to be dropped; NULL keeps it
     detail(options) -> str     SQL that gives the ledger's detail, such as `'3 words'`
 
+and may have
+
+    prepare(options, con)      makes the tables that its SQL needs, on the DuckDB connection that decides
+
 The reason in the ledger is the filter's name. Its docstring has four headings: what it does, why, example, options.
 A filter without columns of its own may refuse by any column of `curate.table.MEASURED` (width, height, caption …).
 """
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 
 from shards.core.errors import UsageError
@@ -23,7 +28,10 @@ from shards.core.errors import UsageError
 
 @dataclass(frozen=True)
 class Facts:
-    """What a filter may look at while measuring: captions and the image's numbers, never its bytes."""
+    """What a filter may look at while measuring: captions, and the image's numbers.
+
+    `content` is the original file, for digests; a filter never decodes it. It is empty where there is no image.
+    """
 
     source: str
     caption: str
@@ -36,6 +44,8 @@ class Facts:
     original_format: str
     bytes: int
     class_name: str
+    url: str = ""
+    content: builtins.bytes = b""
 
 
 def outside(sql: str, least: float | None, most: float | None, least_name: str, most_name: str) -> str:

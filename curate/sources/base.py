@@ -8,6 +8,12 @@ A source module has
     inputs(pattern, options) -> list[Input]
     read(input, options) -> Iterator[Record]
 
+and may have
+
+    COLUMNS     ((name, type), …) of native numbers and tags that stay columns, spelt `<reader>.<name>` in the measured
+                table and the sidecar; their values are those of the record's `meta` under the same names
+    layout(input, options) -> str     the native layout that was recognised, in a few words
+
 `read` is called once per input and streams: memory does not grow with the file.
 """
 

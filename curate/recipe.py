@@ -1,0 +1,133 @@
+"""The recipe: everything that shapes a build, as the dataclasses behind the YAML file.
+
+The saved recipe leaves out workers, engine, work folder and output; its digest leaves out paths too, so that equal
+recipes on two machines are equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from curate.captions.clean import Clean
+from curate.images import ImagePolicy
+from shards.core.config import digest, dump, option
+
+DEFAULT_FILTERS: tuple[dict[str, Any], ...] = ({"name": "caption_length"}, {"name": "profanity"})
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceSpec:
+    """One source of a recipe."""
+
+    reader: str = option(help="a reader: see `curate list sources`")
+    input: str = option(help="native files: a path, a folder, or a glob")
+    name: str = option("", "the source's name, unique in the recipe (default: the reader's)")
+    images: str = option("", "a pool made by `curate fetch`, joined on the id, else on the URL")
+    captions: Literal["first", "longest", "sampled", "each"] = option("first", "which caption a sample gets")
+    empty: Literal["next", "drop"] = option("next", "where cleaning empties the first caption: take the next one, or drop the sample")
+    template: tuple[str, ...] = option((), "captions for labelled images, such as 'a photo of a {}'")
+    samples: int | None = option(None, "this source's quota")
+    options: dict[str, Any] = option({}, "options of the reader")
+
+
+@dataclasses.dataclass(frozen=True)
+class Near:
+    """Near-duplicate search."""
+
+    radius: int = option(4, "largest Hamming distance of two pHashes, in bits of 64")
+    hash: Literal["reference", "scaled", "fast"] = option("reference", "imagededup's pHash bit for bit, or of a scaled decode (faster)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Embed:
+    """An open_clip model that reads images and captions: for scores, and for duplicates by meaning."""
+
+    model: str = option(help="an open_clip architecture, or a path to its JSON")
+    checkpoint: str = option(help="its weights: a file, or a tag of open_clip's")
+    batch: int = option(64, "images in a batch")
+    device: str = option("cpu", "cpu, cuda, cuda:1 …")
+
+
+@dataclasses.dataclass(frozen=True)
+class Semantic:
+    """Duplicates by meaning (SemDeDup): exact within k-means clusters of the image embeddings."""
+
+    epsilon: float = option(0.05, "a sample goes if a kept one is nearer than this in cosine distance")
+    clusters: int | None = option(None, "k-means clusters (default: the square root of the number of samples)")
+    captions: bool = option(True, "only where the captions are as near, too")
+
+
+@dataclasses.dataclass(frozen=True)
+class Exclude:
+    """Downstream sets whose images must not be in the build."""
+
+    sets: tuple[str, ...] = option((), "folders, shards or manifests of test images")
+    radius: int = option(4, "largest pHash distance from a view of a test image, in bits of 64")
+    views: bool = option(True, "hash each test image in about twenty views: flips, crops, borders")
+    embedding: float | None = option(None, "also drop what is nearer than this in cosine distance (needs `embed`)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Balance:
+    """Balanced order: every prefix of the build is balanced."""
+
+    by: Literal["concepts", "class"] = option("concepts", "concepts found in captions (MetaCLIP), or classes in turn")
+    concepts: str = option("", "a file of concepts, one per line (by: concepts)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dedup:
+    """What counts as a duplicate, and among whom."""
+
+    exact: bool = option(True, "equal original bytes")
+    near: Near | None = option(Near(), "pHash radius; null turns it off")
+    captions: bool = option(False, "equal captions, letter case and punctuation aside")
+    semantic: Semantic | None = option(None, "duplicates by meaning (needs `embed`); null turns it off")
+    prefer: Literal["rank", "resolution", "caption"] = option("rank", "which copy stays: lowest rank, most pixels, longest caption")
+    scope: Literal["source", "all"] = option("source", "look within a source, or across all")
+    placeholder_min: int = option(20, "ids and distinct captions under one hash from which it is a placeholder")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSize:
+    """How large a shard is."""
+
+    samples: int | None = option(None, "samples in a shard (default: N/512, within 1,000 and 10,000)")
+    bytes: int | None = option(None, "largest tar, in bytes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that shapes a build."""
+
+    sources: tuple[SourceSpec, ...] = option(help="what goes in")
+    samples: int | Literal["all"] | None = option(None, "samples to keep over all sources, or all")
+    seed: int = option(0, "seed of the ranks")
+    clean: Clean | bool = option(True, "repair and tidy captions; or {urls, handles, rules} to do more")
+    image: ImagePolicy | Literal["keep"] = option("keep", "keep the bytes, or {size, mode, quality}")
+    filters: tuple[dict[str, Any], ...] = option(DEFAULT_FILTERS, "filters in order: [{name, …options}]")
+    dedup: Dedup = option(Dedup(), "duplicates")
+    embed: Embed | None = option(None, "the model behind the filter clip_score and duplicates by meaning")
+    exclude: Exclude = option(Exclude(), "downstream sets to keep out of the build")
+    balance: Balance | None = option(None, "a balanced order: by concepts or by class")
+    holdout: float = option(0.0, "share of samples held out by their uid")
+    shards: ShardSize = option(ShardSize(), "shard size")
+    json: bool = option(False, "add a .json member with the sidecar's row")
+    limit: int | None = option(None, "read only the first N records of each source")
+    bad_files: Literal["stop", "skip"] = option("stop", "what to do at an unreadable or torn input file")
+
+    @property
+    def image_policy(self) -> ImagePolicy:
+        """The image policy; `keep` is the one without a size."""
+        return self.image if isinstance(self.image, ImagePolicy) else ImagePolicy()
+
+    @property
+    def digest(self) -> str:
+        """The recipe's digest; paths are left out."""
+        values = dump(self)
+        for source in values["sources"]:
+            del source["input"], source["images"]
+        if values["embed"]:
+            del values["embed"]["batch"], values["embed"]["device"]
+        return digest(values)
