@@ -17,7 +17,7 @@ from curate.captions.clean import Clean
 from curate.config import FILTERS, SOURCES, filter_options
 from curate.filters.base import Facts
 from curate.images import LOW_INFORMATION, PHASH, VERSION, ImagePolicy, ImageRefusedError, open_image
-from curate.recipe import Recipe, SourceSpec
+from curate.recipe import Recipe, SourceSpec, content_of
 from curate.table import POINTER, measured_schema
 from shards.core import fs, registry
 from shards.core.config import digest
@@ -81,16 +81,11 @@ def measure_key(task: MeasureTask) -> list[Any]:
     shaping = []
     for spec in task.filters:
         module, options = registry.get(FILTERS, spec["name"]), filter_options(spec)
-        shaping.append([spec["name"], module.VERSION, [[name, _content(getattr(options, name))] for name in module.MEASURE]])
+        shaping.append([spec["name"], module.VERSION, [[name, content_of(getattr(options, name))] for name in module.MEASURE]])
     return [
         task.spec.name, task.spec.captions, task.spec.empty, list(task.spec.template), [clean.VERSION, task.clean] if task.clean else None,
         native_columns(task.spec.reader), VERSION, PHASH, task.hash, MAX_PIXELS, task.policy, shaping,
     ]  # fmt: skip
-
-
-def _content(value: Any) -> Any:
-    """An option that names a file stands for the file's content."""
-    return fs.sha256(value) if isinstance(value, str) and value and fs.exists(value) else value
 
 
 def measure(recipe: Recipe, listed: list[tuple[SourceSpec, list[str]]], work: str, workers: int, engine: str) -> list[Part]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from curate.captions.clean import Clean
 from curate.images import ImagePolicy
+from shards.core import fs
 from shards.core.config import digest, dump, option
 
 DEFAULT_FILTERS: tuple[dict[str, Any], ...] = ({"name": "caption_length"}, {"name": "profanity"})
@@ -124,10 +125,21 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """The recipe's digest; paths are left out."""
+        """The recipe's digest: of a list in a file its content counts, of other paths nothing."""
         values = dump(self)
         for source in values["sources"]:
             del source["input"], source["images"]
         if values["embed"]:
             del values["embed"]["batch"], values["embed"]["device"]
+        del values["exclude"]["sets"]
+        values["filters"], values["balance"] = content_of(values["filters"]), content_of(values["balance"])
         return digest(values)
+
+
+def content_of(value: Any) -> Any:
+    """Return a plug-in's options with each path of a file replaced by the sha256 of what the file holds."""
+    if isinstance(value, dict):
+        return {k: v if k == "name" else content_of(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [content_of(v) for v in value]
+    return fs.sha256(value) if isinstance(value, str) and value and fs.exists(value) and not fs.is_dir(value) else value
