@@ -55,6 +55,8 @@ def prepare(options: Options, con: Any) -> None:
     """Make one table per list; of the hosts, those of the measured table that stand on the list or under an entry."""
     import pyarrow as pa
 
+    if not _given(options):
+        raise UsageError("blocklist: no list", ", ".join(f"--blocklist-{f.name} FILE" for f in fields(Options) if f.type == "str"))
     lists = {name: set(_entries(name, path)) for name, path in _given(options).items()}
     if "hosts" in lists:
         listed = lists["hosts"]
@@ -71,10 +73,7 @@ def refuse(options: Options) -> str:
     """Return SQL that is true for a sample on one of the lists."""
     if not 0 <= options.phash_radius <= 16:
         raise UsageError(f"blocklist.phash_radius: found {options.phash_radius}", "0 to 16 bits")
-    given = _given(options)
-    if not given:
-        raise UsageError("blocklist: no list", ", ".join(f"--blocklist-{f.name} FILE" for f in fields(Options) if f.type == "str"))
-    return " OR ".join(f"({_condition(name, options)})" for name in given)
+    return " OR ".join(f"({_condition(name, options)})" for name in _given(options)) or "FALSE"
 
 
 def detail(options: Options) -> str:
@@ -82,7 +81,7 @@ def detail(options: Options) -> str:
     shown = {"urls": "url", "hosts": '"blocklist.host"', "sha256": "original_sha256", "md5": '"blocklist.md5"'}
     shown["phash"] = "lpad(lower(to_hex(phash)), 16, '0')"
     whens = " ".join(f"WHEN {_condition(name, options)} THEN '{name}: ' || {shown[name]}" for name in _given(options))
-    return f"CASE {whens} END"
+    return f"CASE {whens} ELSE '' END" if whens else "''"
 
 
 def _condition(name: str, options: Options) -> str:

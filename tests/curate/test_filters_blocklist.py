@@ -65,7 +65,7 @@ def test_urls_and_hosts(tmp_path: Path) -> None:
 def test_digests(tmp_path: Path) -> None:
     rows = [{"content": CONTENT}, {"content": b"other"}, {}]
     sha256, md5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(b"other").hexdigest()
-    assert decide(tmp_path, rows, sha256=sha256.upper(), md5=md5) == [(True, f"sha256: {sha256}"), (True, f"md5: {md5}"), (False, None)]
+    assert decide(tmp_path, rows, sha256=sha256.upper(), md5=md5) == [(True, f"sha256: {sha256}"), (True, f"md5: {md5}"), (False, "")]
 
 
 def test_phash_within_the_radius(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_phash_within_the_radius(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no list"):
-        blocklist.refuse(blocklist.Options())
+        blocklist.prepare(blocklist.Options(), duckdb.connect())
     with pytest.raises(UsageError, match="is no md5"):
         decide(tmp_path, [], md5="abc\n")
     with pytest.raises(UsageError, match="no file at"):
