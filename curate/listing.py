@@ -7,15 +7,16 @@ keyed by content, so an input that has not changed is not read again.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import IO, Any
 
 from curate.config import SOURCES, source_options
 from curate.recipe import Recipe, SourceSpec
-from curate.sources.base import Input, Record
+from curate.sources.base import Input, Pointer, Record
 from curate.table import records_schema
 from shards.core import fs, registry
 from shards.core.config import digest
@@ -55,7 +56,8 @@ def list_records(recipe: Recipe, spec: SourceSpec, work: str, workers: int, engi
     fs.make_dirs(fs.join(work, "records"))
     tasks = []
     for one in module.inputs(spec.input, options):
-        version = identity(one.path, by_content=module.IMAGES == "pool")
+        further = module.beside(one, options) if hasattr(module, "beside") else []
+        version = [identity(path, by_content=module.IMAGES == "pool") for path in (one.path, *further)]
         key = digest([spec.reader, module.VERSION, options, FIRST_PART, PART, one.path, one.name, recipe.limit, recipe.bad_files, version])
         tasks.append(ListTask(spec, one, fs.join(work, "records", f"{key}.parquet"), recipe.limit, recipe.bad_files == "skip"))
     missing = [t for t in tasks if not fs.exists(t.target)]
@@ -78,13 +80,33 @@ def list_input(task: ListTask) -> int:
     import pyarrow.parquet as pq
 
     count, torn = 0, False
-    with fs.atomic_write(task.target) as file, pq.ParquetWriter(file, records_schema(), compression="zstd") as writer:
-        for rows in in_parts(_rows(task)):
+    with (
+        fs.atomic_write(task.target) as file,
+        pq.ParquetWriter(file, records_schema(), compression="zstd") as writer,
+        _kept(task.target.removesuffix(".parquet") + ".blob") as keep,
+    ):
+        for rows in in_parts(_rows(task, keep)):
             torn = torn or rows[-1]["status"] == "torn_input"
             count += len(rows)
             writer.write_table(pa.Table.from_pylist(rows, schema=records_schema()), row_group_size=PART)
         writer.add_key_value_metadata({"torn": "1" if torn else "0"})
     return count
+
+
+@contextlib.contextmanager
+def _kept(path: str) -> Iterator[Callable[[bytes], Pointer]]:
+    """Yield a function that appends an image to the file at `path`; without images there is no file."""
+    with contextlib.ExitStack() as stack:
+        opened: list[IO[bytes]] = []
+
+        def keep(content: bytes) -> Pointer:
+            file = opened[0] if opened else stack.enter_context(fs.atomic_write(path))
+            opened[:] = [file]
+            pointer = Pointer(path, file.tell(), len(content))
+            file.write(content)
+            return pointer
+
+        yield keep
 
 
 def in_parts(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -95,7 +117,7 @@ def in_parts(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         size = min(2 * size, PART)
 
 
-def _rows(task: ListTask) -> Iterator[dict[str, Any]]:
+def _rows(task: ListTask, keep: Callable[[bytes], Pointer]) -> Iterator[dict[str, Any]]:
     module = registry.get(SOURCES, task.spec.reader)
     stamps: dict[str, str] = {}
     last = -1
@@ -104,6 +126,9 @@ def _rows(task: ListTask) -> Iterator[dict[str, Any]]:
             if task.limit is not None and last + 1 >= task.limit:
                 return
             last += 1
+            if record.content:
+                record = replace(record, image=keep(record.content), content=b"")
+                stamps[record.image.path] = "kept"  # its name is that of its input's content
             yield record_row(record, task.input.name, stamps)
     except TornFileError as error:
         if not task.skip_bad:

@@ -12,6 +12,7 @@ DECISIONS = ("kept", "holdout", "spare", "dropped")
 # The closed list of reasons that no filter owns. A filter's reason is its own name.
 REASONS = {
     "duplicate_id": "the source gives this id twice; the first one stands",
+    "not_selected": "left out by the source's own options (a language, a list of ids)",
     "image_missing": "no image for this record in the pool",
     "failed_to_download": "the URL gave no image (fetch status)",
     "failed_to_resize": "the fetched bytes could not be decoded or resized (fetch status)",

@@ -13,6 +13,7 @@ and may have
     COLUMNS     ((name, type), …) of native numbers and tags that stay columns, spelt `<reader>.<name>` in the measured
                 table and the sidecar; their values are those of the record's `meta` under the same names
     layout(input, options) -> str     the native layout that was recognised, in a few words
+    beside(input, options) -> list[str]     further files or folders that its records are made of: a change is noticed
 
 `read` is called once per input and streams: memory does not grow with the file.
 """
@@ -50,8 +51,8 @@ class Record:
     """One native record: one image with all its captions, as its publisher gives it.
 
     `status` is a reason of `shards.schema.REASONS` where the source itself knows that there is no usable image
-    (a failed fetch, a malformed line); such a record becomes a ledger row. `uid` is set only by sources whose
-    samples carry one. `meta` holds native extras as a JSON object.
+    (a failed fetch, a malformed line); such a record becomes a ledger row. `meta` holds native extras as a JSON object.
+    `content` is the image itself where no byte range of a file holds it (parquet, compressed tars): it goes to the work folder.
     """
 
     source_id: str
@@ -65,6 +66,7 @@ class Record:
     status: str = ""
     detail: str = ""
     meta: str = ""
+    content: bytes = b""
 
 
 def list_inputs(pattern: str, suffixes: tuple[str, ...] = ()) -> list[Input]:
