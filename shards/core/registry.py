@@ -17,6 +17,7 @@ from shards.core.errors import UsageError, closest
 NOT_PLUGINS = {"base"}
 
 
+@cache  # reading the metadata of every installed package takes some ten milliseconds
 def _entry_points(package: str) -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group=f"provender.{package}")}
 
