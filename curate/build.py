@@ -14,11 +14,17 @@ from curate.write import write
 from shards.core import fs, registry
 from shards.core.config import dump
 from shards.core.console import emit, say
+from shards.core.engine import prepare
 from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError
 from shards.manifest import NAME, Manifest, read_manifest
 
 VERSION = "provender 0.1.0"
+# What the tasks of a build import, whatever the recipe.
+TASK_MODULES = (
+    "pyarrow.parquet", "scipy.fftpack", "PIL.JpegImagePlugin", "PIL.WebPImagePlugin", "PIL.ImageOps", "simplejpeg",
+    "curate.measure", "curate.write", "curate.report.examples",
+)  # fmt: skip
 
 
 def build_shards(config: BuildConfig) -> int:
@@ -46,6 +52,7 @@ def build_shards(config: BuildConfig) -> int:
 
 def measured(recipe: Recipe, work: str, config: BuildConfig) -> tuple[list[Part], list[str]]:
     """Run the measure pass over all sources; returns the parts and the torn inputs that were passed over."""
+    prepare(TASK_MODULES, engine=config.engine)
     workers = _workers(config)
     listed: list[tuple[SourceSpec, list[str]]] = []
     torn: list[str] = []
@@ -53,7 +60,12 @@ def measured(recipe: Recipe, work: str, config: BuildConfig) -> tuple[list[Part]
         files, broken = list_records(recipe, spec, work, workers, config.engine)
         torn += [f"{spec.name}: {name}" for name in broken]
         listed.append((spec, join_pool(files, spec.images, work) if spec.images else files))
-    return measure(recipe, listed, work, workers, config.engine), torn
+    parts = measure(recipe, listed, work, workers, config.engine)
+    if recipe.embed:
+        from curate.embed import embed
+
+        parts = [embedded.part for embedded in embed(recipe.embed, parts, work, workers, config.engine)]
+    return parts, torn
 
 
 def measure_only(config: BuildConfig) -> int:
@@ -146,7 +158,7 @@ def _write(recipe: Recipe, decided: Decided, parts: list[Part], torn: list[str],
     entries = write(plan(recipe, decided, work, output, members), decided.kept, _workers(config), config.engine)
     write_ledger(decided.con, output)
     decided.con.execute("CREATE VIEW ranked AS SELECT * REPLACE (CASE WHEN rank < 0 THEN rank_key ELSE rank END AS rank) FROM decided")
-    write_examples(output, choose_examples(decided.con, "ranked"))
+    write_examples(output, choose_examples(decided.con, "ranked"), workers=_workers(config), engine_name=config.engine)
     notes: dict[str, Any] = {"codecs": codecs(), "dedup_scope": recipe.dedup.scope}
     manifest = Manifest(
         samples=sum(e.samples for e in entries),

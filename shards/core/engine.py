@@ -1,12 +1,12 @@
 """`map_unordered` is the only way work is spread.
 
 A task is a pure function of a small spec; its result is small; bytes go from storage to storage. The function
-must be importable by name (workers are spawned, not forked).
+must be importable by name (a worker has nothing of the caller's memory).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -30,6 +30,14 @@ class Lost(Generic[S]):
 
     spec: S
     reason: str
+
+
+def prepare(modules: Sequence[str], *, engine: str = "local") -> None:
+    """Tell an engine which modules its tasks will import, so that it loads them while the caller is still busy.
+
+    Only speed depends on it: a module that is not named, or not found, is imported by the task that needs it.
+    """
+    registry.get("shards.core.engines", engine).prepare(modules)
 
 
 def map_unordered(

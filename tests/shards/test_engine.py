@@ -103,8 +103,9 @@ def test_an_unknown_engine_lists_the_known_ones():
 
 
 def _children() -> list[psutil.Process]:
-    """Return our living child processes; multiprocessing's own resource tracker is no worker."""
-    return [c for c in psutil.Process().children() if "resource_tracker" not in " ".join(c.cmdline())]
+    """Return our living descendants that are workers: not multiprocessing's resource tracker and fork server."""
+    own = [c for c in psutil.Process().children() if not any(w in " ".join(c.cmdline()) for w in ("resource_tracker", "forkserver"))]
+    return own + [worker for c in psutil.Process().children() for worker in c.children(recursive=True)]
 
 
 def test_workers_that_cannot_start_are_a_fault_of_the_run(tmp_path: Path) -> None:

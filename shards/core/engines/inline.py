@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from shards.core.engine import Done
+
+
+def prepare(modules: Sequence[str]) -> None:
+    """Nothing to prepare: this process imports what it needs."""
 
 
 def run(

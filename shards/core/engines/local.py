@@ -1,4 +1,9 @@
-"""Local worker processes, spawned and supervised: a dead worker is replaced and its task divided."""
+"""Local worker processes, supervised: a dead worker is replaced and its task divided.
+
+Workers are forked off one clean process (multiprocessing's fork server), which has imported what the tasks need and
+nothing else: no thread, no connection and no GPU of the supervisor's is in them, a worker starts in milliseconds, and the
+imports are paid and held in memory once.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +12,52 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from shards.core.engine import Done, Lost
 from shards.core.errors import ProvenderError, RunError
 
-_SPAWN = multiprocessing.get_context("spawn")
+_PROCESSES = multiprocessing.get_context("forkserver")
 _HELLO = "started"
+# What the fork server starts with. A safe path: a `numpy.py` in the working directory is no module of ours. One thread
+# for linear algebra: workers are as many as cores, and a process with one thread forks cleanly.
+_SERVER = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def prepare(modules: Sequence[str]) -> None:
+    """Start the fork server, if none runs yet, and have it import these modules; returns at once."""
+    forkserver.set_forkserver_preload(list(modules))
+    with _server_terms():
+        forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _server_terms() -> Iterator[None]:
+    """A fork server started in this block has its environment, and neither it nor its workers ever see Ctrl-C."""
+    resource_tracker.ensure_running()  # it would unblock the signal
+    own = {name: os.environ[name] for name in _SERVER if name in os.environ}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(_SERVER | own)
+    try:
+        yield
+    finally:
+        for name in _SERVER.keys() - own.keys():
+            del os.environ[name]
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _serve(connection: Connection, fn: Callable[[Any], Any]) -> None:
     """Answer specs with results until the supervisor hangs up; runs in the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    _spare_pandas()
     connection.send(_HELLO)
     while True:
         try:
@@ -41,6 +74,22 @@ def _serve(connection: Connection, fn: Callable[[Any], Any]) -> None:
             return
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             connection.send((False, RunError(f"a task's result cannot be sent: {error}", "a small picklable value")))
+
+
+def _spare_pandas() -> None:
+    """Keep pyarrow from importing pandas (a quarter second, 50 MB), which it does at the first list it is given, only to
+    know a pandas object when it meets one. Whatever imports pandas itself still has both work together."""
+    if "pyarrow" in sys.modules and "pandas" not in sys.modules:
+        sys.meta_path.insert(0, _NoPandas)  # type: ignore[arg-type]
+        sys.modules["pyarrow"].array([])
+        sys.meta_path.remove(_NoPandas)  # type: ignore[arg-type]
+
+
+class _NoPandas:
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
 
 
 def _portable(error: Exception) -> Exception:
@@ -66,9 +115,10 @@ class _Worker:
     process: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        self.connection, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_serve, args=(theirs, self.fn), daemon=True)
-        self.process.start()
+        self.connection, theirs = _PROCESSES.Pipe()
+        self.process = _PROCESSES.Process(target=_serve, args=(theirs, self.fn), daemon=True)
+        with _server_terms():
+            self.process.start()
         theirs.close()
 
     def give(self, spec: Any, timeout: float | None) -> None:
