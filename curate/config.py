@@ -36,6 +36,14 @@ class BuildConfig:
     near: bool | None = option(None, "drop near duplicates (default: yes)")
     near_radius: int | None = option(None, "largest pHash distance of near duplicates (default: 4)")
     dedup_scope: Literal["source", "all"] | None = option(None, "look for duplicates within a source or across all")
+    embed_model: str = option("", "open_clip architecture for clip_score and duplicates by meaning: a name or a JSON file", metavar="NAME")
+    embed_checkpoint: str = option("", "its weights: a file, or a tag of open_clip's", metavar="FILE")
+    semantic: float | None = option(None, "drop what a kept image is nearer to than this cosine distance (needs --embed-model)")
+    balance: Literal["concepts", "class"] | None = option(None, "balanced order, by concepts in captions (MetaCLIP) or by class")
+    concepts: str = option("", "file of concepts for --balance concepts, one per line", metavar="FILE")
+    prefer: Literal["rank", "resolution", "caption"] | None = option(None, "which copy of a duplicate stays (default: rank)")
+    duplicate_captions: bool | None = option(None, "drop equal captions too (default: no)")
+    hash: Literal["reference", "scaled", "fast"] | None = option(None, "pHash of near duplicates (default: reference)")
     holdout: float | None = option(None, "share of samples held out by uid")
     json_member: bool | None = option(None, "add a .json member to each sample")
     bad_files: Literal["stop", "skip"] | None = option(None, "at a torn input file (default: stop)")
@@ -87,10 +95,15 @@ def resolve(config: BuildConfig) -> Recipe:
     values |= {k: v for k, v in plain.items() if v is not None}
     _nest(values, "shards", {"samples": config.samples_per_shard, "bytes": config.bytes_per_shard})
     _nest(values, "dedup", {"exact": config.exact, "scope": config.dedup_scope})
+    _nest(values, "dedup", {"prefer": config.prefer, "captions": config.duplicate_captions})
     if config.near is False:
         _nest(values, "dedup", {}, {"near": None})
-    elif config.near_radius is not None:
-        _nest(values, "dedup", {}, {"near": {"radius": config.near_radius}})
+    elif near := {k: v for k, v in {"radius": config.near_radius, "hash": config.hash}.items() if v is not None}:
+        _nest(values, "dedup", {}, {"near": {**(values.get("dedup", {}).get("near") or {}), **near}})
+    if config.semantic is not None:
+        _nest(values, "dedup", {}, {"semantic": {"epsilon": config.semantic}})
+    _nest(values, "embed", {"model": config.embed_model or None, "checkpoint": config.embed_checkpoint or None})
+    _nest(values, "balance", {"by": config.balance, "concepts": config.concepts or None})
     if config.image_max_side is not None:
         values["image"] = {"size": config.image_max_side}
     values["filters"] = _filters(values.get("filters", DEFAULT_FILTERS), config.extra)
@@ -193,6 +206,7 @@ def check(recipe: Recipe) -> Recipe:
     filters = tuple({"name": f["name"], **dump(filter_options(f))} for f in recipe.filters)
     if not 0.0 <= recipe.holdout < 1.0:
         raise UsageError(f"holdout: found {recipe.holdout}", "a share from 0 to below 1")
+    _check_model(recipe)
     if recipe.image_policy.mode not in ("keep_ratio_largest", "keep_ratio", "center_crop"):
         raise UsageError(f"image.mode: found {recipe.image_policy.mode!r}", "keep_ratio_largest, keep_ratio, center_crop")
     samples = recipe.samples
@@ -209,3 +223,21 @@ def check(recipe: Recipe) -> Recipe:
     if isinstance(samples, int) and samples < 1:
         raise UsageError(f"samples: found {samples}", "at least 1, or all")
     return dataclasses.replace(recipe, sources=tuple(sources), filters=filters, samples=samples)
+
+
+def _check_model(recipe: Recipe) -> None:
+    """Refuse what asks for a model's embeddings where the recipe names no model."""
+    asks = {
+        "the filter clip_score": any(f["name"] == "clip_score" for f in recipe.filters),
+        "dedup.semantic": recipe.dedup.semantic is not None,
+        "exclude.embedding": recipe.exclude.embedding is not None,
+    }
+    for what, asked in asks.items():
+        if asked and recipe.embed is None:
+            raise UsageError(
+                f"{what} needs a model, and the recipe has no `embed`",
+                "embed: {model, checkpoint}",
+                "--embed-model NAME --embed-checkpoint FILE",
+            )
+    if recipe.balance and recipe.balance.by == "concepts" and not recipe.balance.concepts:
+        raise UsageError("balance: no list of concepts", "balance: {by: concepts, concepts: FILE}", "--concepts FILE")

@@ -40,7 +40,7 @@ def refuse(options: Options) -> str:
         raise UsageError(f"clip_score.top: found {options.top}", "a share above 0, at most 1")
     tests = [] if options.min is None else [f"{_SCORE} < {options.min!r}::DOUBLE"]
     if options.top is not None:
-        tests.append(f"{_SCORE} < (SELECT quantile_disc({_SCORE}, {1 - options.top!r}) FROM measured)")
+        tests.append(f"{_SCORE} < (SELECT -quantile_disc(-{_SCORE}, {options.top!r}) FROM measured)")
     return " OR ".join(tests) or "FALSE"
 
 
