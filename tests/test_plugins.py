@@ -70,7 +70,7 @@ def test_a_filter_has_its_parts(name: str) -> None:
     columns = {"width": 4, "height": 3, "original_width": 4, "original_height": 3, "caption": "a caption"} | {
         f"{name}.{c}": v for (c, _), v in zip(module.COLUMNS, values, strict=True)
     }
-    row = ", ".join(f'{v!r} AS "{k}"' for k, v in columns.items())
+    row = ", ".join(f'{"NULL" if v is None else repr(v)} AS "{k}"' for k, v in columns.items())
     refused, detail = duckdb.sql(f"SELECT ({module.refuse(options)}), ({module.detail(options)}) FROM (SELECT {row})").fetchall()[0]
     assert refused in (True, False, None)
     assert isinstance(detail, str)
