@@ -46,4 +46,4 @@ def refuse(options: Options) -> str:
 
 def detail(options: Options) -> str:
     """Return SQL for such as `score 0.2134`."""
-    return f"coalesce(format('score {{{{:.4f}}}}', {_SCORE}), 'no score')"
+    return f"coalesce(format('score {{:.4f}}', {_SCORE}), 'no score')"

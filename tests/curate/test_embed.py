@@ -130,3 +130,12 @@ def test_refusals(captioned: Callable[..., Path], build: Callable[..., Any], tmp
 
         torch.save({"a": torch.zeros(1)}, wrong)
         embed(Embed(ARCHITECTURE, str(wrong)), parts_of(captioned(photos(1)), str(tmp_path / "w")), str(tmp_path / "w"), 1, "inline")
+
+
+def test_the_ledger_shows_the_score() -> None:
+    import duckdb
+
+    from curate.filters.clip_score import Options, detail
+
+    query = f'SELECT {detail(Options())} FROM (VALUES (0.21345), (NULL::DOUBLE)) AS t("{SCORE}")'
+    assert duckdb.sql(query).fetchall() == [("score 0.2134",), ("no score",)]
