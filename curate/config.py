@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from curate.captions import template
 from curate.recipe import DEFAULT_FILTERS, Recipe, SourceSpec
-from shards.core import registry
+from shards.core import recipes, registry
 from shards.core.config import dump, load, option
 from shards.core.errors import UsageError
 
 FILTERS, SOURCES = "curate.filters", "curate.sources"
+RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildConfig:
     """`curate build-shards`: a recipe from flags, from a file, or from a file with flags over it."""
 
-    config: str = option("", "recipe file (YAML); flags override it", metavar="FILE")
+    config: str = option("", "recipe file (YAML), or the name of one that comes along; flags override it", metavar="FILE")
     source: str = option("", "reader of the one source", metavar="NAME")
     input: str = option("", "native files: a path, a folder, or a quoted glob", metavar="PATH")
     images: str = option("", "pool made by `curate fetch`", metavar="DIR")
@@ -88,7 +90,7 @@ def resolve(config: BuildConfig) -> Recipe:
     Raises:
         UsageError: an unknown key, plug-in or value, or no source.
     """
-    values = _read(config.config) if config.config else {}
+    values = recipes.read(config.config, RECIPES) if config.config else {}
     _apply_source(values, config)
     plain: dict[str, Any] = {"samples": config.samples, "seed": config.seed, "clean": config.clean, "holdout": config.holdout}
     plain |= {"limit": config.limit, "bad_files": config.bad_files, "json": config.json_member}
@@ -108,22 +110,6 @@ def resolve(config: BuildConfig) -> Recipe:
         values["image"] = {"size": config.image_max_side}
     values["filters"] = _filters(values.get("filters", DEFAULT_FILTERS), config.extra)
     return check(load(Recipe, values))
-
-
-def _read(path: str) -> dict[str, Any]:
-    import yaml
-
-    from shards.core import fs
-
-    if not fs.exists(path):
-        raise UsageError(f"no recipe at {path!r}", "a YAML file")
-    try:
-        values = yaml.safe_load(fs.read_text(path)) or {}
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: found {type(values).__name__}", "keys of a recipe: sources, samples, seed, …")
-    return values
 
 
 def _apply_source(values: dict[str, Any], config: BuildConfig) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from shards.core import fs
+from shards.core import recipes
 from shards.core.config import digest, dump, load, option
-from shards.core.errors import UsageError, closest
+from shards.core.errors import UsageError
 from train.augment import Augment
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -69,7 +69,7 @@ class TrainConfig:
         Raises:
             UsageError: no such file, or a key or value that cannot be.
         """
-        values = {**_read(flags["config"]), **flags} if flags.get("config") else dict(flags)
+        values = {**recipes.read(flags["config"], RECIPES), **flags} if flags.get("config") else dict(flags)
         # A budget or a warm-up given as a flag replaces the file's, whichever unit that has.
         for one, other in (("epochs", "samples_seen"), ("warmup", "warmup_samples")):
             for given, replaced in ((one, other), (other, one)):
@@ -137,20 +137,3 @@ def _weighted(text: str) -> tuple[str, float | None]:
     if share is not None and not (0 < share < math.inf):
         raise UsageError(f"manifest {text!r}: share {weight}", "a number above 0")
     return (path, share) if at else (text, None)
-
-
-def _read(name: str) -> dict[str, Any]:
-    import yaml
-
-    shipped = RECIPES / f"{name}.yaml"
-    file = str(shipped) if shipped.exists() and not fs.exists(name) else name
-    if not fs.exists(file):
-        known = sorted(p.stem for p in RECIPES.glob("*.yaml"))
-        raise UsageError(f"no file and no recipe {name!r}", f"a YAML file, or {', '.join(known)}", closest(name, known))
-    try:
-        values = yaml.safe_load(fs.read_text(file))
-    except yaml.YAMLError as error:
-        raise UsageError(f"{file}: not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{file}: found {values!r}", "a mapping of keys to values")
-    return values
