@@ -13,7 +13,10 @@ _FLAGS = "curate.config:plugin_flags"
 
 COMMANDS = {
     "fetch": Command(
-        "curate.fetch.config:FetchConfig", "curate.fetch.run:fetch", "Fetch a source's images into a pool, every URL accounted for."
+        "curate.fetch.config:FetchConfig",
+        "curate.fetch.run:fetch",
+        "Fetch a source's images into a pool, every URL accounted for.",
+        "curate.config:fetch_flags",
     ),
     "build-shards": Command(
         _RECIPE, "curate.build:build_shards", "Measure, decide, write: from sources to shards, ledger and report.", _FLAGS

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from curate.captions import template
 from curate.recipe import DEFAULT_FILTERS, Recipe, SourceSpec
@@ -71,17 +71,56 @@ def plugin_flags() -> dict[str, tuple[Any, str]]:
         flags[f"no-{flag}"] = (bool, f"leave out the filter {name}")
         for field in dataclasses.fields(module.Options):
             flags[f"{flag}-{field.name.replace('_', '-')}"] = (hints(module.Options)[field.name], field.metadata["help"])
-    own = {field.name for field in dataclasses.fields(BuildConfig)}
-    for name in registry.names(SOURCES):
+    return flags | _source_flags(registry.names(SOURCES), BuildConfig)
+
+
+def fetch_flags() -> dict[str, tuple[Any, str]]:
+    """Return the options of the readers whose images are URLs, as flags of `curate fetch`."""
+    from curate.fetch.config import FetchConfig
+
+    return _source_flags([name for name in registry.names(SOURCES) if registry.get(SOURCES, name).IMAGES == "pool"], FetchConfig)
+
+
+def _source_flags(names: Iterable[str], command: type) -> dict[str, tuple[Any, str]]:
+    """Return readers' own options as flags; one that several readers have takes what any of them takes."""
+    from shards.core.config import hints
+
+    flags: dict[str, tuple[Any, str]] = {}
+    own = {field.name for field in dataclasses.fields(command)}
+    for name in names:
         module = registry.get(SOURCES, name)
         for field in dataclasses.fields(module.Options):
             if field.name in own:
                 continue
             flag = field.name.replace("_", "-")
             text = f"{name}: {field.metadata['help']}"
-            known = flags.get(flag)
-            flags[flag] = (hints(module.Options)[field.name], f"{known[1]}; {text}" if known else text)
+            kind, known = flags.get(flag, (None, ""))
+            kind = _either(kind, hints(module.Options)[field.name])
+            flags[flag] = (kind, f"{known}; {text}" if known else text)
     return flags
+
+
+def _either(first: Any, second: Any) -> Any:
+    """Return the annotation that takes the words of both."""
+    if get_origin(first) is get_origin(second) is Literal:
+        return Literal[tuple(dict.fromkeys((*get_args(first), *get_args(second))))]
+    return second
+
+
+def source_values(reader: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a reader among the plug-ins' flags.
+
+    Raises:
+        UsageError: a flag of another reader.
+    """
+    given = {k.replace("-", "_"): v for k, v in extra.items()}
+    known = {f.name for f in dataclasses.fields(registry.get(SOURCES, reader).Options)} if reader else set()
+    owned = {f.name for n in registry.names(SOURCES) for f in dataclasses.fields(registry.get(SOURCES, n).Options)}
+    for key in given:
+        if key in owned - known:
+            flag = key.replace("_", "-")
+            raise UsageError(f"--{flag} is no option of the source {reader!r}", ", ".join(sorted(known)) or "none of its own")
+    return {k: v for k, v in given.items() if k in known}
 
 
 def resolve(config: BuildConfig) -> Recipe:
@@ -120,14 +159,10 @@ def _apply_source(values: dict[str, Any], config: BuildConfig) -> None:
     given |= {"template": config.template} if config.template else {}
     sources = values.get("sources", [])
     reader = given.get("reader") or (sources[0].get("reader") if len(sources) == 1 else "")
-    known = {f.name for f in dataclasses.fields(registry.get(SOURCES, reader).Options)} if reader else set()
-    options = {k.replace("-", "_"): v for k, v in config.extra.items() if k.replace("-", "_") in known}
-    owned = {f.name for n in registry.names(SOURCES) for f in dataclasses.fields(registry.get(SOURCES, n).Options)}
-    if "images" in known and registry.get(SOURCES, reader).IMAGES == "inline" and "images" in given:
+    options = source_values(reader, config.extra)
+    module = registry.get(SOURCES, reader) if reader else None
+    if module and module.IMAGES == "inline" and "images" in given and any(f.name == "images" for f in dataclasses.fields(module.Options)):
         options["images"] = given.pop("images")  # such a reader finds its images itself, there
-    for key in config.extra:
-        if key.replace("-", "_") in owned - known:
-            raise UsageError(f"--{key} is no option of the source {reader!r}", ", ".join(sorted(known)) or "none of its own")
     if not given and not options:
         if not sources:
             raise UsageError("no source", "--source NAME --input PATH, or --config recipe.yaml")

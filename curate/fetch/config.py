@@ -32,6 +32,7 @@ class FetchConfig:
     samples_per_shard: int = option(10_000, "URLs in a shard of the pool")
     limit: int | None = option(None, "read only the first N records")
     json: bool = option(False, "print the summary as JSON")
+    extra: dict[str, Any] = option({})
 
     @property
     def source_name(self) -> str:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from curate.config import source_values
 from curate.fetch.config import FetchConfig
 from curate.sources.base import Record, storable
 from shards.core import fs, registry
+from shards.core.config import load
 from shards.core.errors import UsageError
 from shards.sample import rank_key, uid_of
 
@@ -81,7 +83,7 @@ def _records(config: FetchConfig) -> Iterator[Record]:
     source = registry.get("curate.sources", config.source)
     if source.IMAGES != "pool":
         raise UsageError(f"source {config.source!r} has its images with it", "a source whose images are URLs", "curate build-shards")
-    options = source.Options()
+    options = load(source.Options, source_values(config.source, config.extra))
     for one in source.inputs(config.input, options):
         yield from source.read(one, options)
 

@@ -1,18 +1,30 @@
-"""Read the records of a large JSON file one by one: a list, or an object that holds the list under a key."""
+"""Read the records of a large JSON file one by one: a list, an object that holds the list under a key, or JSON Lines.
+
+A line of JSON Lines that is no JSON is a `Bad` record; in the other layouts nothing can be read behind the first fault.
+"""
 
 from __future__ import annotations
 
 import codecs
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, Any
 
-from shards.core import fs
+from curate.sources._text import first_lines, lines, opened
 from shards.core.errors import TornFileError, UsageError
 
 CHUNK = 1 << 20
 MAX_RECORD = 16 << 20
 _SPACE = " \t\r\n"
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A record that cannot be read: what stands there, and why."""
+
+    text: str
+    why: str
 
 
 def _no_constant(_: str) -> None:
@@ -57,7 +69,9 @@ class _Text:
             try:
                 value, end = self._decoder.raw_decode(self._window, self._at)
             except (json.JSONDecodeError, RecursionError) as error:
-                if len(self._window) - self._at > MAX_RECORD or not self._more():
+                if len(self._window) - self._at > MAX_RECORD:
+                    raise UsageError(f"{self.path}: one value takes more than {MAX_RECORD >> 20} MiB", "records of a sane size") from error
+                if not self._more():
                     raise self.torn(str(error)) from error
                 continue
             # A number at the window's end may go on behind it.
@@ -80,13 +94,16 @@ class _Text:
 
 
 def records(path: str, key: str) -> Iterator[Any]:
-    """Yield the items of the top-level list, or of the list under `key` of the top-level object.
+    """Yield the items of the top-level list, of the list under `key` of the top-level object, or of the lines.
 
     Raises:
-        UsageError: the file holds neither.
+        UsageError: the file holds none of these.
         TornFileError: the file is cut off, or no JSON from some byte on; items before it were yielded.
     """
-    with fs.open_read(path) as file:
+    if is_lines(path, key):
+        yield from _lines(path)
+        return
+    with opened(path) as file:
         text = _Text(file, path)
         if text.skip("["):
             yield from _items(text)
@@ -96,6 +113,31 @@ def records(path: str, key: str) -> Iterator[Any]:
             raise text.torn("the file is empty")
         else:
             raise UsageError(f"{path}: no JSON list or object", f"a JSON object with a list {key!r}")
+
+
+def is_lines(path: str, key: str) -> bool:
+    """Return whether a file is JSON Lines: an object per line, none of which is the document that holds `key`."""
+    head = [line for line in first_lines(path, 3) if line.strip()]
+    named = ".jsonl" in path.lower() or ".ndjson" in path.lower()
+    if not head or not head[0].lstrip().startswith("{") or not (named or (len(head) > 1 and head[1].lstrip().startswith("{"))):
+        return False
+    try:
+        first = json.loads(head[0])
+    except (ValueError, RecursionError):
+        return named or head[0].rstrip().endswith("}")
+    return not isinstance(first.get(key), list)
+
+
+def _lines(path: str) -> Iterator[Any]:
+    for number, (line, ended) in enumerate(lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            if not ended:
+                raise TornFileError(f"{path}: line {number} is cut off", "a whole JSON object per line") from error
+            yield Bad(line, f"line {number} is no JSON: {error}")
 
 
 def _under(text: _Text, key: str) -> Iterator[Any]:

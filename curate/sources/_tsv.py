@@ -1,45 +1,33 @@
 """Headerless TSV without quoting, as Conceptual Captions publishes it: one record per line, read as it stands.
 
 A quote mark is a character, `NA` and `null` are words, and only a line feed (after an optional carriage return)
-ends a line. A byte-order mark is passed over; bytes that are no UTF-8 become U+FFFD.
+ends a line. A byte-order mark is passed over; bytes that are no UTF-8 become U+FFFD. gzip and bzip2 are unpacked.
 """
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
-from itertools import islice
 
+from curate.sources import _guess
+from curate.sources._text import first_lines, lines, refuse_foreign
 from curate.sources.base import Input, Record, list_inputs, meta_json, storable
-from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
 
 SNIFFED_LINES = 200
+SUFFIXES = tuple(plain + packed for plain in (".tsv", ".txt") for packed in ("", ".gz", ".bz2"))
 _URL = re.compile(r"\s*https?://", re.IGNORECASE)
-_FOREIGN = {
-    b"\x1f\x8b": "gzip: unpack it first",
-    b"PAR1": "a parquet file",
-    codecs.BOM_UTF16_LE: "UTF-16: write it again as UTF-8",
-    codecs.BOM_UTF16_BE: "UTF-16: write it again as UTF-8",
-    b"PK\x03\x04": "a zip file: unpack it first",
+# A source's name, and the columns of its lines; those beyond the first two are only in its labelled subset.
+LAYOUTS = {
+    "cc3m": ("caption", "url", "labels", "mids", "confidences"),
+    "cc12m": ("url", "caption"),
+    "shutterstock": ("url", "caption"),
 }
-# A source's name, the columns of its lines, and how many further columns its labelled subset has.
-LAYOUTS = {"cc3m": ("caption", "url", "labels", "mids", "confidences"), "cc12m": ("url", "caption")}
-
-
-def lines(path: str) -> Iterator[tuple[str, bool]]:
-    """Yield each line without its end, and whether it had one. Memory holds one line."""
-    with fs.open_read(path) as file:
-        for number, raw in enumerate(file):
-            raw = raw.removeprefix(codecs.BOM_UTF8) if number == 0 else raw
-            ended = raw.endswith(b"\n")
-            yield raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace"), ended
 
 
 def inputs(pattern: str, source: str) -> list[Input]:
     """Return the TSV files a pattern names, after a look at each one's first lines."""
-    found = list_inputs(pattern, (".tsv", ".txt"))
+    found = list_inputs(pattern, SUFFIXES)
     for one in found:
         layout(one.path, source)
     return found
@@ -51,14 +39,16 @@ def layout(path: str, source: str) -> tuple[str, ...]:
     Raises:
         UsageError: the file is of another kind, or its columns are those of another source.
     """
-    _refuse_foreign(path, source)
-    shapes = [shape(line) for line, _ in islice(lines(path), SNIFFED_LINES)]
+    refuse_foreign(path, f"a TSV of {describe(source)}")
+    head = first_lines(path, SNIFFED_LINES)
+    shapes = [shape(line) for line in head]
     fitting = {
         name: sum(width in (2, len(columns)) and url == columns.index("url") for width, url in shapes) for name, columns in LAYOUTS.items()
     }
     best = max(fitting, key=lambda name: (fitting[name], name == source))
     if shapes and fitting[best] == 0:
-        raise UsageError(f"{path}: no line of the first {len(shapes)} is {describe(source)}", describe(source), "name another --source")
+        advice = _guess.advice(_guess.by_line(head[0]))
+        raise UsageError(f"{path}: no line of the first {len(shapes)} is {describe(source)}", describe(source), advice)
     if best != source:
         raise UsageError(f"{path}: this looks like {best}: {describe(best)}", describe(source), f"use --source {best}")
     widths = [fields for fields, url in shapes if url == LAYOUTS[source].index("url")]
@@ -102,11 +92,3 @@ def read(path: str, name: str, source: str) -> Iterator[Record]:
 
 def _bad(name: str, row: int, line: str, why: str) -> Record:
     return Record(f"{name}:{row}", (storable(line),), row, status="bad_record", detail=f"line {row + 1}: {why}")
-
-
-def _refuse_foreign(path: str, source: str) -> None:
-    with fs.open_read(path) as file:
-        head = file.read(4)
-    for magic, what in _FOREIGN.items():
-        if head.startswith(magic):
-            raise UsageError(f"{path}: this is {what}", f"a TSV of {describe(source)}")

@@ -1,7 +1,7 @@
 """Conceptual Captions 3M: its official TSV, caption⇥url, or the labelled subset of five columns.
 
-A sample's id is its URL, a line feed, and its caption as published.
-The labels, their ids and their confidences go to `meta`.
+A sample's id is its URL, a line feed, and its caption as published. The subset's machine labels, comma-separated as
+they stand, are the column `cc3m.labels`; their Freebase ids and confidences go to `meta`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from curate.sources.base import Input, Record
 
 VERSION = 1
 IMAGES = "pool"
+COLUMNS = (("labels", "string"),)
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Options:
 def inputs(pattern: str, options: Options) -> list[Input]:
     """Return the TSV files; one whose columns are another source's is refused."""
     return _tsv.inputs(pattern, "cc3m")
+
+
+def layout(input: Input, options: Options) -> str:
+    """Return the layout of a file in a few words."""
+    return f"headerless TSV: {'⇥'.join(_tsv.layout(input.path, 'cc3m'))}"
 
 
 def read(input: Input, options: Options) -> Iterator[Record]:

@@ -162,11 +162,27 @@ def _kind(annotation: Any) -> dict[str, Any]:
     if origin is tuple:
         # Both `--flag A B` and `--flag A --flag B`.
         return {**_kind(args[0]), "nargs": "+", "action": "extend"}
+    if origin is dict:
+        return {"type": _pair, "nargs": "+", "action": _Pairs, "metavar": "KEY=VALUE"}
     if origin is Literal:
         if all(isinstance(a, str) for a in args):
             return {"choices": list(args)}
         return {"type": _scalar, "metavar": describe(annotation).replace(" ", "")}
     return {"type": annotation, "metavar": {int: "N", float: "X"}.get(annotation, "TEXT")}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"found {text!r}, not KEY=VALUE")
+    return key, value
+
+
+class _Pairs(argparse.Action):
+    """Gathers `KEY=VALUE` words into a mapping."""
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, values: Any, __: Any = None) -> None:
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest, {}), **dict(values)})
 
 
 def _scalar(text: str) -> Any:

@@ -92,7 +92,8 @@ def test_swapped_columns_are_refused_by_name(tmp_path: Path, module: ModuleType,
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"\x1f\x8bzzzz", "gzip"),
+        (b"PK\x03\x04zz", "zip"),
+        (b"\x80\x04zz", "pickle, which is never loaded"),
         (b"PAR1zzzz", "parquet"),
         (f"a\t{URL}\n".encode("utf-16"), "UTF-16"),
         (b"id,caption,url\n1,a,http://x\n", "no line of the first 2"),

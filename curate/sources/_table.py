@@ -1,0 +1,220 @@
+"""A table file, whatever its format: parquet, CSV or TSV with a header, JSON, JSON Lines; its rows as dicts, streamed.
+
+The format is sniffed from the content. CSV quotes as RFC 4180 says, and a quote that is never closed spoils its own
+line, not the rest of the file; TSV does not quote at all. No cell is ever turned into a null: `NA` is a word.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from curate.sources import _json
+from curate.sources._json import Bad
+from curate.sources._text import first_lines, lines, refuse_foreign
+from shards.core import fs
+from shards.core.errors import TornFileError, UsageError
+
+SUFFIXES = tuple(
+    plain + packed
+    for plain, packings in ((".parquet", 0), (".csv", 1), (".tsv", 1), (".json", 1), (".jsonl", 1), (".ndjson", 1))
+    for packed in ("", ".gz", ".bz2")[: 1 + 2 * packings]
+)
+SNIFFED_RECORDS = 50
+_BATCH = 2048
+_LONGEST_CELL = 200  # lines that one quoted cell may run over
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table file whose format is known. `classes` holds the names behind the class ids of a Hugging Face export."""
+
+    path: str
+    format: str
+    columns: tuple[str, ...]
+    key: str = ""
+    classes: dict[str, list[str]] = field(default_factory=dict)
+
+    def column(self, *names: str) -> str:
+        """Return the first of these columns that is there, as the file spells it (letter case aside); else nothing."""
+        for name in names:
+            if name in self.columns:
+                return name
+            if found := [c for c in self.columns if c.strip().lower() == name.lower()]:
+                return found[0]
+        return ""
+
+    def rows(self, columns: tuple[str, ...] = ()) -> Iterator[dict[str, Any] | Bad]:
+        """Yield each row as {column: value}; of parquet only the given columns. A row that cannot be read is `Bad`.
+
+        Raises:
+            TornFileError: the file is cut off; what stands before was yielded.
+        """
+        if self.format == "parquet":
+            return _parquet_rows(self.path, columns or self.columns)
+        if self.format in ("csv", "tsv"):
+            return _text_rows(self.path, self.columns, self.format)
+        return _json_rows(self.path, self.key)
+
+
+def sniff(path: str, allowed: str, key: str = "") -> Table:
+    """Return what kind of table a file is, and its columns (of JSON: the keys of its first records).
+
+    Args:
+        path: the file.
+        allowed: what the source reads, for errors.
+        key: the key of a JSON document under which its records stand.
+
+    Raises:
+        UsageError: the file is no table.
+        TornFileError: a parquet file without its end.
+    """
+    with fs.open_read(path) as file:
+        head = file.read(4)
+    if head == b"PAR1":
+        return _parquet_table(path)
+    refuse_foreign(path, allowed)
+    head_lines = [line for line in first_lines(path, 20) if line.strip()]
+    if head_lines and head_lines[0].lstrip()[:1] in ("{", "["):
+        return _json_table(path, key)
+    if not head_lines:
+        return Table(path, "csv", ())
+    kind = "tsv" if "\t" in head_lines[0] else "csv"
+    return Table(path, kind, tuple(cell.strip() for cell in _header(head_lines[0], kind)))
+
+
+def _header(line: str, kind: str) -> list[str]:
+    return line.split("\t") if kind == "tsv" else next(csv.reader([line]), [])
+
+
+def _json_table(path: str, key: str) -> Table:
+    kind = "jsonl" if _json.is_lines(path, key) else "json"
+    columns: dict[str, None] = {}
+    try:
+        for item in islice(_json.records(path, key), SNIFFED_RECORDS):
+            if isinstance(item, Bad):
+                continue
+            if not isinstance(item, dict):
+                if columns:
+                    continue  # a stray item, not another layout: a row of its own
+                raise UsageError(f"{path}: its records are {type(item).__name__}s", "objects")
+            columns |= dict.fromkeys(map(str, item))
+    except TornFileError:
+        pass  # `rows` meets it again, where --bad-files decides
+    return Table(path, kind, tuple(columns), key)
+
+
+def _json_rows(path: str, key: str) -> Iterator[dict[str, Any] | Bad]:
+    for item in _json.records(path, key):
+        yield item if isinstance(item, dict | Bad) else Bad(json.dumps(item, ensure_ascii=False), f"a {type(item).__name__}, no object")
+
+
+def _parquet_table(path: str) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with fs.open_read(path) as file:
+            schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
+        raise _torn(path, error) from error
+    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    classes = {name: f["names"] for name, f in features.items() if isinstance(f, dict) and isinstance(f.get("names"), list)}
+    return Table(path, "parquet", tuple(schema.names), classes=classes)
+
+
+def _parquet_rows(path: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any] | Bad]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with fs.open_read(path) as file, pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(_BATCH, columns=list(columns)):
+                values = [_values(column) for column in batch.columns]
+                for row in zip(*values, strict=True):
+                    yield dict(zip(batch.schema.names, row, strict=True))
+    except (pa.ArrowException, OSError) as error:
+        raise _torn(path, error) from error
+
+
+def _torn(path: str, error: Exception) -> TornFileError:
+    return TornFileError(f"{path}: cut off or damaged: {str(error)[:200]}", "a whole parquet file")
+
+
+def _values(column: Any) -> list[Any]:
+    """Return a column as Python values; text that is no UTF-8 gets U+FFFD."""
+    import pyarrow as pa
+
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [None if v is None else v.decode("utf-8", "replace") for v in column.cast(pa.binary()).to_pylist()]
+
+
+def _text_rows(path: str, columns: tuple[str, ...], kind: str) -> Iterator[dict[str, Any] | Bad]:
+    width, header = len(columns), True
+    for cells, line, ended in _tsv_cells(path) if kind == "tsv" else _csv_cells(path, width):
+        if header and not line.strip():
+            continue  # blank lines before the header
+        if header:
+            header = False
+        elif len(cells) == width:
+            yield dict(zip(columns, cells, strict=True))
+        elif not ended and len(cells) < width:
+            raise TornFileError(f"{path}: the last line is cut off", f"{width} columns")
+        elif line.strip():
+            yield Bad(line, f"{len(cells)} fields, not {width}" if cells else "a quote that is not closed, or closed too early")
+
+
+def _tsv_cells(path: str) -> Iterator[tuple[list[str], str, bool]]:
+    for line, ended in lines(path):
+        yield line.split("\t"), line, ended
+
+
+class _Feed:
+    """Gives the csv module lines one at a time, remembers which it took for a record, and takes back what it should not have."""
+
+    def __init__(self, path: str) -> None:
+        self.source, self.back, self.taken = lines(path), deque[tuple[str, bool]](), list[tuple[str, bool]]()
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        if len(self.taken) >= _LONGEST_CELL:
+            raise StopIteration
+        self.taken.append(self.back.popleft() if self.back else next(self.source))
+        return self.taken[-1][0] + "\n"
+
+    def only_first(self) -> tuple[str, bool]:
+        """Return the first line that was taken; the others are due again."""
+        self.back.extendleft(reversed(self.taken[1:]))
+        return self.taken[0]
+
+
+def _csv_cells(path: str, width: int) -> Iterator[tuple[list[str], str, bool]]:
+    """Yield the cells of each record, its text, and whether its last line had an end; no cells where quotes are wrong.
+
+    A record over several lines that has not as many cells as the header was opened by a stray quote: its first line
+    stands alone, and the others are read again.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), _json.MAX_RECORD))
+    feed = _Feed(path)
+    reader = csv.reader(feed, strict=True)
+    while True:
+        feed.taken = []
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            cells = []
+        if len(cells) == width or len(feed.taken) == 1:
+            yield cells, "\n".join(line for line, _ in feed.taken), feed.taken[-1][1]
+        else:
+            yield [], *feed.only_first()
