@@ -32,7 +32,10 @@ def build_shards(config: BuildConfig) -> int:
     recipe = resolve(config)
     registry.get("shards.core.engines", config.engine)  # a wrong name shows before the work begins
     if config.dry_run:
-        emit(dump(recipe) if config.json else recipe_yaml(recipe))
+        from curate.explain import as_text, explain
+
+        found = explain(recipe)
+        emit(found if config.json else as_text(found))
         return 0
     if not config.output:
         raise UsageError("no output folder", "--output DIR")
@@ -159,7 +162,7 @@ def _write(recipe: Recipe, decided: Decided, parts: list[Part], torn: list[str],
     write_ledger(decided.con, output)
     decided.con.execute("CREATE VIEW ranked AS SELECT * REPLACE (CASE WHEN rank < 0 THEN rank_key ELSE rank END AS rank) FROM decided")
     write_examples(output, choose_examples(decided.con, "ranked"), workers=_workers(config), engine_name=config.engine)
-    notes: dict[str, Any] = {"codecs": codecs(), "dedup_scope": recipe.dedup.scope}
+    notes: dict[str, Any] = {"codecs": codecs(recipe), "dedup_scope": recipe.dedup.scope}
     manifest = Manifest(
         samples=sum(e.samples for e in entries),
         bytes=sum(e.bytes for e in entries),

@@ -1,26 +1,29 @@
 """Open an image once: prove that it decodes to its last row, bring it into the form shards hold, hash it.
 
-The pHash is imagededup's (DCT of a 32×32 gray image, 8×8 coefficients against their median), bit for bit, of the
-image as it is stored. `information` is the standard deviation of what those 8×8 coefficients describe, in gray levels:
-near zero for flat images, whose hash bits are numerical noise.
+What a shard holds is a JPEG, always; its hash (curate/phash.py) is of the bytes it stores, and taking it decodes all of
+them. So a JPEG that is kept as it is gets decoded once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from curate.phash import phash
 from shards.core.config import option
-from shards.proof import MAX_PIXELS, prove_entropy
+from shards.proof import JPEGS, MAX_PIXELS, prove_jpeg
 
-VERSION = 2
-PHASH = "phash-reference-1"
+VERSION = 3
 # Below this many gray levels the hash says too little for a near match: exact copies are all that dedup looks for.
 # None of 390 real photos lies below (their least is 15), flat fills and one-line text banners do (docs/LOG.md).
 LOW_INFORMATION = 12.0
 _SOF_KEPT = {0xC0, 0xC1, 0xC2}
 _SOF = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Frames are counted in files up to this size; in a larger one that has several, 2 stands for them: counting reads it all.
+_COUNTED = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -68,35 +71,54 @@ def open_image(content: bytes, policy: ImagePolicy, hash: str = "reference") -> 
     if not content:
         raise ImageRefusedError("undecodable", "empty file")
     try:
-        image = Image.open(io.BytesIO(content))
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageRefusedError("too_large", f"{width}x{height} pixels; at most {MAX_PIXELS:,}")
-        if width < 1 or height < 1:
-            raise ImageRefusedError("undecodable", f"{width}x{height} pixels")
-        frames = getattr(image, "n_frames", 1)
-        image.load()
-        if image.format == "JPEG" and image.mode in ("L", "RGB"):
-            prove_entropy(content)
-        original_format = image.format or ""
-        stored, encoded = image, None
-        if not _kept_as_is(image, content) or _resizes(image, policy):
-            encoded = _encode(_resized(_upright_rgb(image), policy), policy.quality)
-            stored = Image.open(io.BytesIO(encoded))
-        phash, information = _phash(stored)
+        with warnings.catch_warnings():  # Pillow's, of odd metadata
+            warnings.simplefilter("ignore")
+            return _open(content, policy, hash)
     except ImageRefusedError:
         raise
     except UnidentifiedImageError:
         raise ImageRefusedError("undecodable", f"no known image format (starts with {content[:8].hex()})") from None
     except Exception as error:  # noqa: BLE001  decoders raise anything on hostile bytes; the sample becomes a row
         raise ImageRefusedError("undecodable", f"{type(error).__name__}: {error}"[:200]) from None
-    return Opened(encoded, stored.width, stored.height, width, height, original_format, phash, information, frames)
+
+
+def _open(content: bytes, policy: ImagePolicy, hash: str) -> Opened:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(content))
+    width, height = size = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageRefusedError("too_large", f"{width}x{height} pixels; at most {MAX_PIXELS:,}")
+    if width < 1 or height < 1:
+        raise ImageRefusedError("undecodable", f"{width}x{height} pixels")
+    plain = image.format == "JPEG" and image.mode in ("L", "RGB")
+    original_format, gray = image.format or "", image.mode == "L"
+    frames = 1 if plain else _frames(image, len(content))
+    encoded = None
+    if not (plain and _kept_as_is(image, content)) or _resizes(image, policy):
+        if image.format in JPEGS:
+            prove_jpeg(content, image.mode)
+        image.load()
+        stored = _resized(_upright_rgb(image), policy)
+        size, gray, encoded = stored.size, False, _encode(stored, policy.quality)
+    bits, information = phash(encoded or content, size, gray, hash)
+    return Opened(encoded, *size, width, height, original_format, bits, information, frames)
+
+
+def _frames(image: Any, bytes: int) -> int:
+    """Return the number of frames or pages; a file that is broken behind its first has as many as can be reached."""
+    if not getattr(image, "is_animated", False):
+        return 1
+    frames = 2
+    if bytes <= _COUNTED:
+        with contextlib.suppress(Exception):  # the first frame is all that is kept, and its decoding has the word
+            frames = min(image.n_frames, 2**31 - 1)
+    image.seek(0)
+    return frames
 
 
 def _kept_as_is(image: Any, content: bytes) -> bool:
-    """Say whether the bytes may enter a shard unchanged: an upright 8-bit gray or colour JPEG of a common process."""
-    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
-        return False
+    """Say whether the bytes of an 8-bit gray or colour JPEG may enter a shard unchanged: upright, and of a common process."""
     orientation = image.getexif().get(0x0112, 1)
     return orientation in (0, 1) and _jpeg_process(content) in _SOF_KEPT
 
@@ -171,22 +193,3 @@ def _encode(image: Any, quality: int) -> bytes:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality)
     return out.getvalue()
-
-
-def _phash(image: Any) -> tuple[int, float]:
-    """Return imagededup's 64-bit pHash and the image's information (gray levels)."""
-    import numpy as np
-    from PIL import Image
-    from scipy.fftpack import dct
-
-    if image.mode != "RGB":
-        image = image.convert("RGBA").convert("RGB")
-    gray = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS).convert("L")).astype("uint8")
-    low = dct(dct(gray, axis=0), axis=1)[:8, :8]
-    bits = low >= np.median(low.ravel()[1:])
-    # Parseval for the unnormalised DCT-II: sum(x²) = sum(w·y²)/(4·32)² with w = 1 for index 0 and 2 for the others, per axis.
-    weights = np.full(8, 2.0)
-    weights[0] = 1.0
-    square = np.square(low / (4 * 32)) * np.outer(weights, weights)
-    energy = float(square.sum() - square[0, 0])
-    return int.from_bytes(np.packbits(bits).tobytes(), "big"), (energy / 32 / 32) ** 0.5

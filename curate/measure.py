@@ -12,13 +12,14 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from curate import phash
 from curate.captions import clean, template
 from curate.captions.clean import Clean
 from curate.config import FILTERS, SOURCES, filter_options
 from curate.filters.base import Facts
-from curate.images import LOW_INFORMATION, PHASH, VERSION, ImagePolicy, ImageRefusedError, open_image
+from curate.images import LOW_INFORMATION, VERSION, ImagePolicy, ImageRefusedError, open_image
 from curate.recipe import Recipe, SourceSpec, content_of
-from curate.table import POINTER, measured_schema
+from curate.table import POINTER, measured_schema, table_sha256
 from shards.core import fs, registry
 from shards.core.config import digest
 from shards.core.console import Progress
@@ -84,7 +85,7 @@ def measure_key(task: MeasureTask) -> list[Any]:
         shaping.append([spec["name"], module.VERSION, [[name, content_of(getattr(options, name))] for name in module.MEASURE]])
     return [
         task.spec.name, task.spec.captions, task.spec.empty, list(task.spec.template), [clean.VERSION, task.clean] if task.clean else None,
-        native_columns(task.spec.reader), VERSION, PHASH, task.hash, MAX_PIXELS, task.policy, shaping,
+        native_columns(task.spec.reader), VERSION, phash.VERSIONS[task.hash], MAX_PIXELS, task.policy, shaping,
     ]  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def _tasks(recipe: Recipe, listed: list[tuple[SourceSpec, list[str]]], folder: s
     import pyarrow.parquet as pq
 
     order = 0
-    kind = recipe.dedup.near.hash if recipe.dedup.near else "reference"
+    kind = hash_kind(recipe)
     for spec, files in listed:
         for path in files:
             with fs.open_read(path) as file:
@@ -140,7 +141,7 @@ def measure_part(task: MeasureTask, killed: str = "") -> Part:
 
     with fs.open_read(task.records) as file:
         records = pq.ParquetFile(file).read_row_group(task.group).slice(task.start, task.stop - task.start)
-    key = digest([_table_digest(records), measure_key(task), killed])
+    key = digest([table_sha256(records), measure_key(task), killed])
     stem = fs.join(task.folder, key)
     order = (task.order, task.start)
     if fs.exists(stem + ".parquet"):
@@ -153,27 +154,21 @@ def measure_part(task: MeasureTask, killed: str = "") -> Part:
         fs.write_bytes(stem + ".blob", bytes(measured.blob))
     schema = measured_schema((*native_columns(task.spec.reader), *filter_columns(task.filters)))
     table = pa.Table.from_pylist(rows, schema=schema)
-    found_digest = _table_digest(table.drop_columns([name for name, _ in POINTER]))
+    found_digest = table_sha256(table.drop_columns([name for name, _ in POINTER]))
     with fs.atomic_write(stem + ".parquet") as file:
         pq.write_table(table.replace_schema_metadata({DIGEST_KEY: found_digest.encode()}), file, compression="zstd")
     return Part(order, stem + ".parquet", found_digest, len(rows))
 
 
+def describe(task: MeasureTask, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the measured rows of one record as far as its words go; its image is not opened."""
+    for row in _Measurer(task, "", "unopened").rows(record):
+        yield row | {"status": record["status"], "detail": record["detail"]}
+
+
 def quarantine(task: MeasureTask, reason: str) -> Part:
     """Write down the one sample that killed its worker, without opening it again."""
     return measure_part(task, killed=reason)
-
-
-def _table_digest(table: pa.Table) -> str:
-    """Return the sha256 of a table's values, whatever its chunks."""
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    flat = table.combine_chunks().replace_schema_metadata(None)
-    with pa.ipc.new_stream(sink, flat.schema) as stream:
-        for batch in flat.to_batches():
-            stream.write_batch(batch)
-    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 class _Measurer:
@@ -307,17 +302,24 @@ def low_information() -> str:
     return f"information < {LOW_INFORMATION}"
 
 
-def codecs() -> dict[str, str]:
+def hash_kind(recipe: Recipe) -> str:
+    """Return the kind of pHash of a recipe: the reference where no near duplicates are looked for."""
+    return recipe.dedup.near.hash if recipe.dedup.near else "reference"
+
+
+def codecs(recipe: Recipe) -> dict[str, str]:
     """Return the versions of what decodes and hashes, for the manifest."""
     import numpy
     import PIL
     import scipy
+    import simplejpeg
     from PIL import features
 
     return {
         "pillow": PIL.__version__,
         "libjpeg-turbo": str(features.version_feature("libjpeg_turbo")),
+        "simplejpeg": simplejpeg.__version__,
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,
-        "phash": PHASH,
+        "phash": phash.VERSIONS[hash_kind(recipe)],
     }

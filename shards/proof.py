@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import io
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAX_PIXELS = 100_000_000
+JPEGS = ("JPEG", "MPO")  # in Pillow's words
+
+_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_AFTER_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_KEPT = {0xDB, 0xDD, *range(0xC0, 0xD0)}  # quantisation, restart interval; frames and Huffman tables
+_SCAN, _END = 0xDA, 0xD9
+_PADDED = "extraneous bytes before marker 0xd9"  # after the last row: nothing is missing
 
 
 def prove(content: bytes) -> tuple[int, int]:
     """Decode an image to its last row and return (width, height).
 
     Pillow alone passes a JPEG that was cut and closed with an end marker (its lower part is then gray), so a JPEG's
-    entropy-coded data is read once more by libjpeg-turbo, whose warning of missing data counts as an error. Other
-    warnings, such as stray bytes between segments, do not.
+    entropy-coded data is read once more by libjpeg-turbo, whose warnings of missing or damaged data count as errors.
 
     Raises:
         ValueError: why it is not whole.
@@ -29,21 +41,89 @@ def prove(content: bytes) -> tuple[int, int]:
         raise ValueError(f"no known image format (starts with {content[:8].hex()})") from None
     except (OSError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
-    if image.format == "JPEG" and image.mode in ("L", "RGB"):
-        prove_entropy(content)
+    if image.format in JPEGS:
+        prove_jpeg(content, image.mode)
     return image.width, image.height
 
 
-def prove_entropy(content: bytes) -> None:
-    """Read all the entropy-coded data of a gray or colour JPEG, at an eighth of its size.
+def prove_jpeg(content: bytes, mode: str) -> None:
+    """Read all the entropy-coded data of a JPEG (of an MPO: of its first image), at an eighth of its size.
+
+    Args:
+        mode: Pillow's word for its colours: L, RGB or CMYK.
 
     Raises:
-        ValueError: some of it is missing.
+        ValueError: data are missing or damaged.
+    """
+    jpeg_pixels(content, "CMYK" if mode == "CMYK" else "GRAY", 8)
+
+
+def jpeg_pixels(content: bytes, space: str = "GRAY", factor: int = 1) -> NDArray[np.uint8]:
+    """Decode a JPEG at 1/factor of its size (1, 2, 4, 8), reading all its entropy-coded data.
+
+    Returns (rows, columns) for GRAY, (rows, columns, 3) for RGB, 4 for CMYK, sides rounded up; at factor 1 Pillow's pixels.
+    A chroma sampling that libjpeg-turbo's own interface does not know is left to Pillow, whose decode proves less.
+
+    Raises:
+        ValueError: data are missing or damaged.
     """
     import simplejpeg
 
     try:
-        simplejpeg.decode_jpeg(content, "GRAY", min_height=1, min_width=1, min_factor=8)
+        height, width, *_ = simplejpeg.decode_jpeg_header(content, strict=False)
+    except ValueError:
+        return _by_pillow(content, space, factor)
+    sides = {"min_height": -(-height // factor), "min_width": -(-width // factor)} if factor > 1 else {}
+    try:
+        pixels = simplejpeg.decode_jpeg(content, space, **sides)
     except ValueError as error:
-        if "premature end" in str(error).lower():
-            raise ValueError(str(error)) from None
+        _refuse_damage(content, str(error), space)
+        return _by_pillow(content, space, factor)  # simplejpeg stops at any warning in the header
+    return pixels[:, :, 0] if space == "GRAY" else pixels
+
+
+def _refuse_damage(content: bytes, warning: str, space: str) -> None:
+    """Raise unless a warning is harmless: of stray bytes between segments, odd metadata, padding after the last row.
+
+    libjpeg tells its first warning alone, and a harmless one may hide that data are missing. So the tables and scans
+    are decoded once more, without all else: what is warned of then is damage.
+    """
+    import simplejpeg
+
+    if "premature end" in warning.lower():
+        raise ValueError(warning)
+    try:
+        simplejpeg.decode_jpeg(_bare(content), space, min_height=1, min_width=1, min_factor=8)
+    except ValueError as error:
+        if not str(error).endswith(_PADDED):
+            raise
+
+
+def _bare(content: bytes) -> bytes:
+    """Return a JPEG's tables, frame and scans: no metadata, no bytes between segments."""
+    out, at = [content[:2]], 2
+    while found := _NEXT_MARKER.search(content, at):
+        marker, start = found[1][0], found.start(1) + 1
+        if marker == _END:
+            break
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a segment
+            at = start
+            continue
+        at = start + int.from_bytes(content[start : start + 2], "big")
+        if marker == _SCAN:
+            after = _AFTER_SCAN.search(content, at)
+            at = after.start() if after else len(content)
+        if marker == _SCAN or marker in _KEPT:
+            out.append(bytes((0xFF, marker)) + content[start:at])
+    return b"".join([*out, b"\xff\xd9"] if found else out)
+
+
+def _by_pillow(content: bytes, space: str, factor: int) -> NDArray[np.uint8]:
+    import numpy as np
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(content)).convert("L" if space == "GRAY" else space)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    return np.asarray(image.reduce(factor) if factor > 1 else image)
