@@ -88,8 +88,13 @@ class TarWriter:
         self.offset += len(END)
 
 
-def walk(file: IO[bytes], name: str = "tar") -> Iterator[Member]:
+def walk(file: IO[bytes], name: str = "tar", *, hostile: bool = False) -> Iterator[Member]:
     """Yield the regular files of an uncompressed tar in order, without reading their content.
+
+    Args:
+        file: the open tar; must be able to seek.
+        name: what errors call it.
+        hostile: yield members that `leads_out` would refuse, too, instead of raising.
 
     Raises:
         TornFileError: the tar is cut off (also between two members: the end mark is missing), or a header is not one.
@@ -118,7 +123,10 @@ def walk(file: IO[bytes], name: str = "tar") -> Iterator[Member]:
             pax_size = int(fields["size"]) if "size" in fields else None
         else:
             if kind in (b"0", b"\0"):
-                yield Member(_safe(long_name or _name(block), name), offset + BLOCK, size)
+                member = (long_name or _name(block)).removeprefix("./")
+                if leads_out(member) and not hostile:
+                    raise UsageError(f"{name}: member {member!r} leads out of the archive", "relative names without '..'")
+                yield Member(member, offset + BLOCK, size)
             long_name, pax_size = "", None
         offset += padded(size)
 
@@ -164,10 +172,9 @@ def _pax(content: bytes) -> dict[str, str]:
     return fields
 
 
-def _safe(member: str, name: str) -> str:
-    if member.startswith("/") or ".." in member.split("/"):
-        raise UsageError(f"{name}: member {member!r} leads out of the archive", "relative names without '..'")
-    return member.removeprefix("./")
+def leads_out(member: str) -> bool:
+    """Return whether a member's name is absolute or has `..` in it: unpacked, it would land elsewhere."""
+    return member.startswith("/") or ".." in member.split("/")
 
 
 def samples(members: Iterable[Member]) -> Iterator[list[Member]]:
