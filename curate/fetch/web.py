@@ -23,6 +23,7 @@ from curate.fetch.addresses import is_public
 
 MAX_REDIRECTS = 10
 REDIRECTS = (301, 302, 303, 307, 308)
+REMOVED = "/removed.png"  # where Imgur, with 200, sends who asks for an image that is gone
 OPT_OUTS = ("noai", "noimageai", "noindex", "noimageindex")
 AGENT = "provender"  # the name under which X-Robots-Tag may address us
 HEADERS = {
@@ -83,6 +84,8 @@ def _follow(url: str, limits: Limits, clock: _Clock) -> bytes:
             if response.status in REDIRECTS and location:
                 # Header bytes arrive as Latin-1; what is beyond ASCII is UTF-8 nearly everywhere.
                 url = urljoin(url, location.encode("latin-1", "replace").decode("utf-8", "replace"))
+                if urlsplit(url).path.endswith(REMOVED):
+                    raise NoImage(f"removed: redirected to {url[:80]}")
             elif response.status == 200:
                 return _body(response, limits)
             else:

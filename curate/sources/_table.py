@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from curate.sources import _json
+from curate.sources import _guess, _json
 from curate.sources._json import Bad
 from curate.sources._text import first_lines, lines, refuse_foreign
+from curate.sources.base import storable
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
 
@@ -27,6 +29,7 @@ SUFFIXES = tuple(
 )
 SNIFFED_RECORDS = 50
 _BATCH = 2048
+_TRUTHS = {**dict.fromkeys(("true", "yes", "y", "1"), True), **dict.fromkeys(("false", "no", "n", "0"), False)}
 _LONGEST_CELL = 200  # lines that one quoted cell may run over
 
 
@@ -48,6 +51,15 @@ class Table:
             if found := [c for c in self.columns if c.strip().lower() == name.lower()]:
                 return found[0]
         return ""
+
+    @property
+    def described(self) -> str:
+        """The columns in words that fit into an error."""
+        return ", ".join(c[:40] for c in self.columns)[:400] or "none"
+
+    def advice(self) -> str:
+        """Return which source the file looks like, as advice."""
+        return _guess.advice(_guess.by_columns(self.columns) or _guess.by_line("\t".join(self.columns)))
 
     def rows(self, columns: tuple[str, ...] = ()) -> Iterator[dict[str, Any] | Bad]:
         """Yield each row as {column: value}; of parquet only the given columns. A row that cannot be read is `Bad`.
@@ -80,12 +92,27 @@ def sniff(path: str, allowed: str, key: str = "") -> Table:
         return _parquet_table(path)
     refuse_foreign(path, allowed)
     head_lines = [line for line in first_lines(path, 20) if line.strip()]
-    if head_lines and head_lines[0].lstrip()[:1] in ("{", "["):
+    named_json = path.lower().removesuffix(".gz").removesuffix(".bz2").endswith(".json")
+    if head_lines[0].lstrip()[:1] in ("{", "[") if head_lines else named_json:
         return _json_table(path, key)
     if not head_lines:
         return Table(path, "csv", ())
     kind = "tsv" if "\t" in head_lines[0] else "csv"
     return Table(path, kind, tuple(cell.strip() for cell in _header(head_lines[0], kind)))
+
+
+def fitted(value: Any, kind: str) -> Any:
+    """Return a native value as a column's type (`string`, `double`, `int32`, `int64`, `bool`); None for what is none of it."""
+    if value is None or kind == "string":
+        return storable(value) or None
+    if kind == "bool":
+        return _TRUTHS.get(storable(value).strip().lower())
+    try:
+        number = float(value) if kind == "double" else int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    limit = {"int32": 2**31, "int64": 2**63}.get(kind)
+    return number if math.isfinite(number) and (limit is None or -limit <= number < limit) else None
 
 
 def _header(line: str, kind: str) -> list[str]:

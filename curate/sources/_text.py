@@ -65,13 +65,15 @@ def lines(path: str) -> Iterator[tuple[str, bool]]:
 
 
 def first_lines(path: str, number: int) -> list[str]:
-    """Return up to `number` first lines, each up to a megabyte; fewer where the file is torn."""
+    """Return up to `number` first lines; fewer where the file is torn, or where one is longer than a megabyte: it is the last."""
     found: list[str] = []
     try:
         with opened(path) as file:
             while len(found) < number and (raw := file.readline(LONGEST_SNIFF)):
                 raw = raw if found else raw.removeprefix(codecs.BOM_UTF8)
                 found.append(raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace"))
+                if not raw.endswith(b"\n"):
+                    break
     except TornFileError:
         pass  # `read` meets it again, where --bad-files decides
     return found
@@ -84,7 +86,7 @@ def refuse_foreign(path: str, allowed: str) -> None:
         UsageError: parquet, SQLite, UTF-16, zip …, by its first bytes.
     """
     with fs.open_read(path) as file:
-        head = file.read(16)
-    for magic, what in _FOREIGN.items():
+        head = file.read(512)
+    for magic, what in (*_FOREIGN.items(), (head[:257] + b"ustar", "a tar")):
         if head.startswith(magic):
             raise UsageError(f"{path}: this is {what}", allowed)

@@ -8,14 +8,14 @@ columns; sizes, hashes, LAION's ids and DataComp's face boxes go to `meta`.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from curate.sources import _guess, _table
+from curate.sources import _table
+from curate.sources._table import Table, fitted
 from curate.sources.base import Input, Record, list_inputs, meta_json, storable
 from shards.core.config import option
 from shards.core.errors import TornFileError, UsageError, closest
@@ -80,37 +80,35 @@ def read(input: Input, options: Options) -> Iterator[Record]:
         yield _record({role: values[column] for role, column in names.items()}, row, input.name)
 
 
-def _sniff(path: str, options: Options) -> tuple[_table.Table, dict[str, str]]:
+def _sniff(path: str, options: Options) -> tuple[Table, dict[str, str]]:
     """Return the table, and the columns of it that are read, by what they are to us."""
     table = _table.sniff(path, _ALLOWED)
     if table.format != "parquet":
-        guess = _guess.by_columns(table.columns)
-        raise UsageError(f"{path}: a {table.format} file of {', '.join(table.columns)[:200]}", _ALLOWED, _guess.advice(guess))
+        raise UsageError(f"{path}: a {table.format} file of {table.described}", _ALLOWED, table.advice())
     names = {"url": table.column("URL", "url"), "text": table.column(*_TEXT), "caption": table.column(*_TEXT), "uid": table.column("uid")}
     if options.caption_column:
         names["caption"] = _named(table, options.caption_column)
         names["text"] = names["text"] or names["caption"]
     for name in ("nsfw", "license", *(name for name, _ in COLUMNS), *_EXTRAS):
         names[name] = table.column(*_ALSO_CALLED.get(name, (name,)))
-    found = f"{path}: its columns are {', '.join(table.columns)}"
+    found = f"{path}: its columns are {table.described}"
     if {"status", "key", "error_message"} <= set(table.columns):
         raise UsageError(found, _ALLOWED, "this is a table of img2dataset's output: use --source img2dataset on its folder")
     for role, label in (("url", "URL"), ("text", "TEXT")):
         if not names[role]:
-            advice = _guess.advice(_guess.by_columns(table.columns)) if role == "url" else "--caption-column NAME"
-            raise UsageError(f"{found}: there is no {label}", _ALLOWED, advice)
+            raise UsageError(f"{found}: there is no {label}", _ALLOWED, table.advice() if role == "url" else "--caption-column NAME")
     names = {role: column for role, column in names.items() if column}
     _refuse_swapped(path, table, names)
     return table, names
 
 
-def _named(table: _table.Table, column: str) -> str:
+def _named(table: Table, column: str) -> str:
     if column not in table.columns:
         raise UsageError(f"{table.path}: no column {column!r}", ", ".join(table.columns), closest(column, table.columns))
     return column
 
 
-def _refuse_swapped(path: str, table: _table.Table, names: dict[str, str]) -> None:
+def _refuse_swapped(path: str, table: Table, names: dict[str, str]) -> None:
     """Refuse a file whose first rows have URLs in the text's column and none in the URL's."""
     first = [row for row in islice(table.rows((names["url"], names["text"])), _SNIFFED) if isinstance(row, dict)]
     urls, texts = (sum(bool(_URL.match(storable(row[names[role]]))) for row in first) for role in ("url", "text"))
@@ -129,8 +127,8 @@ def _record(values: dict[str, Any], row: int, name: str) -> Record:
         problem = f"the uid is not 32 hex digits: {uid[:40]!r}"
     if problem:
         return Record(f"{name}:{row}", (caption,), row, status="bad_record", detail=f"row {row + 1}: {problem}")
-    extras = {k: v for k, v in values.items() if v is not None and not (isinstance(v, float) and not math.isfinite(v))}
-    for side in ("width", "height", "original_width", "original_height"):
-        if isinstance(extras.get(side), float):
-            extras[side] = int(extras[side])  # nullable integers, as pandas writes them
-    return Record(uid or f"{url}\n{text}", (caption,), row, (url,), licence=licence.strip("?"), meta=meta_json(extras))
+    # Sizes are floats where pandas met a null; null and NaN are left out.
+    kinds = dict(COLUMNS) | dict.fromkeys(("width", "height", "original_width", "original_height"), "int32")
+    extras = {k: fitted(v, kinds[k]) if k in kinds else v for k, v in values.items()}
+    kept = {k: v for k, v in extras.items() if v is not None}
+    return Record(uid or f"{url}\n{text}", (caption,), row, (url,), licence=licence.strip("?"), meta=meta_json(kept))

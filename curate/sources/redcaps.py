@@ -1,39 +1,65 @@
-"""RedCaps: the official annotation files, one JSON per subreddit and year.
+"""RedCaps: the official annotation files, one JSON per subreddit and year, and the Hugging Face export of them all.
 
-A sample's id is its `image_id`. Files are `{"info": …, "annotations": […]}` or the bare list. The caption is RedCaps'
-own cleaned one; `field: raw_caption` takes the post's title. The other fields go to `meta`.
+A sample's id is its `image_id`. Official files are `{"info": …, "annotations": […]}` or the bare list; the export (parquet,
+JSON Lines, CSV) has `image_url` for `url`, and the subreddit as a class id whose name the parquet file holds. The caption
+is RedCaps' own cleaned one; `field: raw_caption` takes the post's title. Subreddit, score and time stay columns, the
+other fields go to `meta`. One `url` may be several: a gallery of Imgur, or addresses side by side; the first that gives
+an image wins. Imgur's picture of a removed image is no URL of a sample: such a row is a `placeholder`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal
 
-from curate.sources import _json
+from curate.sources import _guess, _table
+from curate.sources._json import Bad
+from curate.sources._table import Table, fitted
 from curate.sources.base import Input, Record, list_inputs, meta_json, storable
 from shards.core.config import option
 from shards.core.errors import TornFileError, UsageError
 
-VERSION = 1
+VERSION = 2
 IMAGES = "pool"
-_LAYOUT = "image_id, url, caption"
+COLUMNS = (("subreddit", "string"), ("score", "int32"), ("created_utc", "int64"))
+FIELDS = (
+    "image_id", "author", "url", "image_url", "raw_caption", "caption", "subreddit", "score", "created_utc", "permalink",
+    "crosspost_parents",
+)  # fmt: skip
+_LAYOUT = "image_id, url (or image_url), caption"
+_NEXT_URL = re.compile(r"\s+(?=https?://)", re.IGNORECASE)
+_IMGUR = re.compile(r"https?://(?:[\w-]+\.)?imgur\.com/", re.IGNORECASE)
+_REMOVED = re.compile(r"https?://(?:[\w-]+\.)?imgur\.com/removed\.png", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Options:
-    """Which of the two captions is taken."""
+    """Which of the two captions is taken, and whether the subreddit stands before it."""
 
     field: Literal["caption", "raw_caption"] = option("caption", "caption (cleaned by RedCaps) or raw_caption (the post's title)")
+    with_subreddit: bool = option(False, "put the subreddit before the caption, as RedCaps' authors do in prompts: `itap: …`")
 
 
 def inputs(pattern: str, options: Options) -> list[Input]:
-    """Return the annotation files, after a look at each one's first record."""
-    found = list_inputs(pattern, (".json",))
+    """Return the annotation files, after a look at each one's first records."""
+    found = list_inputs(pattern, _table.SUFFIXES)
     for one in found:
-        _sniff(one.path, options)
+        try:
+            _sniff(one.path, options)
+        except TornFileError:
+            continue  # `read` meets it again, where --bad-files decides
     return found
+
+
+def layout(input: Input, options: Options) -> str:
+    """Return the layout of a file in a few words."""
+    table = _sniff(input.path, options)
+    official = "the official annotations" if "url" in table.columns else "the Hugging Face export"
+    return f"{official}: {table.format} of {', '.join(table.columns)}"
 
 
 def read(input: Input, options: Options) -> Iterator[Record]:
@@ -43,38 +69,76 @@ def read(input: Input, options: Options) -> Iterator[Record]:
         UsageError: the file is not RedCaps', or has no such caption field.
         TornFileError: the file is cut off; what stands before was yielded.
     """
-    _sniff(input.path, options)
-    for row, item in enumerate(_json.records(input.path, "annotations")):
-        yield _record(item, row, input.name, options.field)
+    table = _sniff(input.path, options)
+    names = table.classes.get("subreddit", [])
+    for row, item in enumerate(table.rows(tuple(c for c in table.columns if c in FIELDS))):
+        if isinstance(item, Bad):
+            yield Record(f"{input.name}:{row}", (storable(item.text),), row, status="bad_record", detail=item.why)
+        else:
+            yield _record(dict(item), row, input.name, options, names)
 
 
-def _sniff(path: str, options: Options) -> None:
-    try:
-        first = next(iter(islice(_json.records(path, "annotations"), 1)), {"image_id": "", "url": "", options.field: ""})
-    except TornFileError:
-        return  # `read` meets it again, where --bad-files decides
-    _check(first, path, options.field)
-
-
-def _check(first: Any, path: str, field: str) -> None:
-    if not isinstance(first, dict):
-        raise UsageError(f"{path}: its records are {type(first).__name__}s", f"objects of {_LAYOUT}")
-    found = f"{path}: its records have {', '.join(sorted(first)) or 'no fields'}"
-    if {"image_url", "image_id"} <= first.keys() and "url" not in first:
-        raise UsageError(found, f"the official files' {_LAYOUT}", "this is an export by Hugging Face: take the official files")
-    if "id" in first and "image_id" in first and "url" not in first:
+def _sniff(path: str, options: Options) -> Table:
+    table = _table.sniff(path, f"RedCaps' annotations: {_LAYOUT}", "annotations")
+    if not table.columns:
+        return table
+    found, columns = f"{path}: its records have {table.described}", set(table.columns)
+    if {"id", "image_id"} <= columns and not {"url", "image_url"} & columns:
         raise UsageError(f"{found}: this looks like COCO captions", _LAYOUT, "use --source folder --captions-file")
-    for name in ("image_id", "url", field):
-        if name not in first:
-            raise UsageError(f"{found}: there is no {name!r}", f"RedCaps' {_LAYOUT}")
+    for name in ("image_id", "url", options.field):
+        if name not in columns and not (name == "url" and "image_url" in columns):
+            ours = _guess.by_columns(columns) == "redcaps"
+            raise UsageError(f"{found}: there is no {name!r}", f"RedCaps' {_LAYOUT}", "" if ours else table.advice())
+    if options.with_subreddit:
+        _refuse_nameless(table, found)
+    return table
 
 
-def _record(item: Any, row: int, name: str, field: str) -> Record:
-    fields = dict(item) if isinstance(item, dict) else {}
-    image_id, found = storable(fields.pop("image_id", "")), fields.pop("url", "")
-    urls = tuple(u for u in map(storable, found if isinstance(found, list) else [found]) if u)
-    caption = storable(fields.pop(field, ""))
+def _refuse_nameless(table: Table, found: str) -> None:
+    if "subreddit" not in table.columns:
+        raise UsageError(f"{found}: there is no 'subreddit'", f"RedCaps' {_LAYOUT}, subreddit", "leave out --with-subreddit")
+    first = [item.get("subreddit") for item in islice(table.rows(("subreddit",)), 20) if isinstance(item, dict)]
+    if not table.classes.get("subreddit") and any(storable(name).isdigit() for name in first):
+        advice = "the export as parquet holds the names"
+        raise UsageError(f"{table.path}: subreddits are class ids without names", "names of subreddits", advice)
+
+
+def _record(fields: dict[str, Any], row: int, name: str, options: Options, names: list[str]) -> Record:
+    image_id, found = storable(fields.pop("image_id", "")), fields.pop("url", None) or fields.pop("image_url", None)
+    given = [u for one in (found if isinstance(found, list) else [found]) for u in urls_of(storable(one))]
+    urls = tuple(u for u in given if not _REMOVED.match(u))
+    caption = storable(fields.pop(options.field, ""))
+    fields["subreddit"] = _subreddit(fields.get("subreddit"), names)
+    if options.with_subreddit and fields["subreddit"]:
+        caption = f"{fields['subreddit']}: {caption}" if caption.strip() else ""
+    if given and not urls:
+        return Record(image_id, (caption,), row, status="placeholder", detail=f"{given[0]}: Imgur's picture of a removed image")
     if not image_id or not urls:
         missing = "no image_id" if not image_id else "no url"
         return Record(image_id or f"{name}:{row}", (caption,), row, urls, status="bad_record", detail=missing)
-    return Record(image_id, (caption,), row, urls, meta=meta_json(fields))
+    if isinstance(time := fields.get("created_utc"), datetime):  # the export's; the annotations have seconds since 1970
+        fields["created_utc"] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    fields |= {column: fitted(fields.get(column), kind) for column, kind in COLUMNS}
+    return Record(image_id, (caption,), row, urls, meta=meta_json({k: v for k, v in fields.items() if v is not None}))
+
+
+def urls_of(text: str) -> list[str]:
+    """Return the URLs of a field: one as it stands, several side by side, or an Imgur gallery `http://i.imgur.com/a,b,c`."""
+    found = []
+    for one in _NEXT_URL.split(text.strip()):
+        if _IMGUR.match(one) and "," in one:
+            base = "http://i.imgur.com/"
+            parts = [_IMGUR.sub("", part.strip()) for part in one.split(",")]
+            found += [base + _with_extension(re.split(r"[?#%]", part)[0]) for part in parts if part]
+        elif one:
+            found.append(one)
+    return list(dict.fromkeys(found))
+
+
+def _with_extension(name: str) -> str:
+    return name if "." in name else f"{name}.jpg"
+
+
+def _subreddit(value: Any, names: list[str]) -> str | None:
+    text = storable(value)
+    return names[int(text)] if names and text.isdigit() and int(text) < len(names) else text or None

@@ -61,8 +61,9 @@ def test_odd_values_are_rows(tmp_path: Path) -> None:
         ({"annotations": [{"id": 1, "image_id": 2, "caption": "c"}]}, "looks like COCO"),
         ([{"filename": "f", "title": "t"}], "there is no 'image_id'"),
         ([{"image_id": "a", "url": "u", "title": "t"}], "there is no 'caption'"),
-        ([{"image_id": "a", "image_url": "u", "caption": "t"}], "image_url"),
-        ('"text"', "no JSON list or object"),
+        ([{"image_id": "a", "image_url": "u", "raw_caption": "t"}], "there is no 'caption'"),
+        ([{"page_url": "a", "image_url": "u", "caption_reference_description": "t"}], "use --source wit"),
+        ('"text"', "there is no 'image_id'"),
     ],
 )
 def test_other_files_are_refused_by_name(tmp_path: Path, value: Any, says: str) -> None:

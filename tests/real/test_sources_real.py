@@ -99,7 +99,7 @@ def test_class_folders(realdata: Path) -> None:
         (redcaps, "redcaps/explore_healthyfood.json", "its records are lists"),
         (redcaps, "sbu/sbu-captions-all.json", "an object of image_urls"),
         (redcaps, "imagenet-captions/imagenet_captions.json", "there is no 'image_id'"),
-        (redcaps, "cc3m/Train_GCC-training.tsv", "no JSON"),
+        (redcaps, "cc3m/Train_GCC-training.tsv", "use --source cc3m"),
         (webdataset, "laion/alttext.parquet", "no tar"),
     ],
 )
