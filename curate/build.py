@@ -163,6 +163,7 @@ def _write(recipe: Recipe, decided: Decided, parts: list[Part], torn: list[str],
     decided.con.execute("CREATE VIEW ranked AS SELECT * REPLACE (CASE WHEN rank < 0 THEN rank_key ELSE rank END AS rank) FROM decided")
     write_examples(output, choose_examples(decided.con, "ranked"), workers=_workers(config), engine_name=config.engine)
     notes: dict[str, Any] = {"codecs": codecs(recipe), "dedup_scope": recipe.dedup.scope}
+    notes |= {"overlap": decided.overlap} if decided.overlap else {}
     manifest = Manifest(
         samples=sum(e.samples for e in entries),
         bytes=sum(e.bytes for e in entries),
@@ -197,7 +198,10 @@ def _sweep(output: str, shards: set[str]) -> None:
 def _licences(decided: Decided) -> dict[str, dict[str, int]]:
     """Return how many kept samples stand under each licence, per source."""
     found: dict[str, dict[str, int]] = {}
-    query = "SELECT source, licence, count(*) FROM decided WHERE decision = 'kept' AND licence <> '' GROUP BY ALL ORDER BY 1, 2"
+    query = """
+        SELECT source, licence, count(*) FROM (SELECT place, source, licence FROM measured WHERE licence <> '')
+        SEMI JOIN (SELECT place FROM decided WHERE decision = 'kept') USING (place) GROUP BY ALL ORDER BY 1, 2
+    """
     for source, licence, count in decided.con.execute(query).fetchall():
         found.setdefault(source, {})[licence] = count
     return found

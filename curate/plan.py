@@ -9,7 +9,7 @@ from curate.decide import Decided
 from curate.listing import scalar
 from curate.measure import columns_of
 from curate.recipe import Recipe
-from curate.table import POINTER
+from curate.table import POINTER, table_sha256
 from curate.write import WriteTask, text_members
 from shards import tar
 from shards.core import fs
@@ -18,10 +18,12 @@ from shards.schema import LEDGER, SIDECAR, arrow_schema
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
-LEDGER_ROWS = 1_000_000
-WRITER_VERSION = 1
+LEDGER_ROWS, BATCH_ROWS = 1_000_000, 65_536
+WRITER_VERSION = 2
 
 
 def shard_size(recipe: Recipe, kept: int) -> int:
@@ -37,35 +39,42 @@ def members_of(recipe: Recipe, decided: Decided) -> tuple[str, ...]:
 
 def class_names(con: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     """Return the class names by index, of labelled sets."""
-    rows = con.execute("SELECT class_index, min(class_name) FROM decided WHERE class_index >= 0 GROUP BY 1 ORDER BY 1").fetchall()
+    rows = con.execute("SELECT class_index, min(class_name) FROM measured WHERE class_index >= 0 GROUP BY 1 ORDER BY 1").fetchall()
     names = dict(rows)
     return tuple(names.get(i, str(i)) for i in range(max(names, default=-1) + 1))
 
 
 def plan(recipe: Recipe, decided: Decided, work: str, output: str, members: tuple[str, ...]) -> list[WriteTask]:
-    """Cut the kept samples, in rank order, into shards; write each shard's rows to the work folder."""
+    """Cut the kept samples, in rank order, into shards; write each shard's rows to the work folder.
+
+    The table `shards` (start, name) says at which rank each shard begins.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     size = shard_size(recipe, decided.kept)
     folder = fs.join(work, "plans")
     fs.make_dirs(folder)
-    columns = ", ".join(f'd."{name}"' for name, _ in columns_of(recipe))
+    own = "".join(f', "{name}"' for name, _ in columns_of(recipe))
     reader = decided.con.sql(f"""
-        SELECT d.uid AS key, d.uid, d.source, d.source_id, d.url, d.caption, d.caption_raw, d.captions, d.width, d.height,
-               d.original_width, d.original_height, d.original_format, d.bytes, d.sha256, d.original_sha256,
-               lpad(lower(to_hex(d.phash)), 16, '0') AS phash, d.rank, d.class_index AS class, d.licence, d.class_name, d.meta,
-               {columns + ", " if columns else ""} d.path, d."offset", d.size
-        FROM decided d WHERE decision = 'kept' ORDER BY rank
-    """).to_arrow_reader(size)
-    tasks = []
+        SELECT uid AS key, uid, source, source_id, url, caption, caption_raw, coalesce(merged.captions, m.captions) AS captions,
+               width, height, original_width, original_height, original_format, bytes, sha256, original_sha256,
+               lpad(lower(to_hex(phash)), 16, '0') AS phash, rank, class_index AS class, licence, class_name, meta{own},
+               path, "offset", size
+        FROM measured m JOIN (SELECT place, rank FROM decided WHERE decision = 'kept') d USING (place) LEFT JOIN merged USING (place)
+        ORDER BY rank
+    """).to_arrow_reader(BATCH_ROWS)
+    tasks, starts = [], [0]
     for number, rows in enumerate(_cut(reader, size, recipe.shards.bytes, members, columns_of(recipe))):
-        without = rows.drop_columns([name for name, _ in POINTER])
-        key = digest([WRITER_VERSION, list(members), [list(r.items()) for r in without.to_pylist()]])
+        key = digest([WRITER_VERSION, list(members), table_sha256(rows.drop_columns([name for name, _ in POINTER]))])
         path = fs.join(folder, f"{key}.parquet")
         with fs.atomic_write(path) as file:
             pq.write_table(rows, file, compression="zstd")
         tasks.append(WriteTask(path, key, output, f"{number:05d}", members))
-    _name_shards(decided, tasks)
+        starts.append(starts[-1] + rows.num_rows)
+    decided.con.register("planned", pa.table({"start": starts[:-1], "name": [task.name for task in tasks]}))
+    decided.con.execute("CREATE OR REPLACE TABLE shards AS FROM planned")
+    decided.con.unregister("planned")
     return tasks
 
 
@@ -74,65 +83,84 @@ def _cut(reader: Any, size: int, most: int | None, members: tuple[str, ...], col
     import pyarrow as pa
 
     wanted = arrow_schema((*SIDECAR, ("class_name", "string"), ("meta", "string"), *columns, *POINTER))
-    left: pa.Table | None = None
+    left = wanted.empty_table()
     for batch in reader:
-        piece = pa.Table.from_batches([batch]).cast(wanted)
-        left = piece if left is None else pa.concat_tables([left, piece])
+        left = pa.concat_tables([left, pa.Table.from_batches([batch]).cast(wanted)])
         while left.num_rows >= size:
             count = _fit(left.slice(0, size), most, members)
-            yield left.slice(0, count).combine_chunks()
+            yield left.slice(0, count)
             left = left.slice(count)
-    while left is not None and left.num_rows:
+    while left.num_rows:
         count = _fit(left.slice(0, size), most, members)
-        yield left.slice(0, count).combine_chunks()
+        yield left.slice(0, count)
         left = left.slice(count)
 
 
 def _fit(rows: pa.Table, most: int | None, members: tuple[str, ...]) -> int:
-    """Return how many of the rows a tar of at most `most` bytes holds: exactly, before anything is written."""
+    """Return how many of the rows a tar of at most `most` bytes holds, one at least: exactly, before anything is written."""
+    import numpy as np
+
     if most is None:
         return rows.num_rows
-    total = len(tar.END)
-    for count, row in enumerate(rows.to_pylist()):
-        sizes = [row["bytes"], *(len(c) for name, c in text_members(row, members).items() if name != "jpg")]
-        total += sum(tar.padded(s) for s in sizes)
-        if total > most and count:
-            return count
-    return rows.num_rows
+    total = len(tar.END) + np.cumsum(np.sum([tar.padded(sizes) for sizes in _sizes(rows, members)], axis=0))
+    return max(1, int(np.searchsorted(total, most, side="right")))
 
 
-def _name_shards(decided: Decided, tasks: list[WriteTask]) -> None:
-    """Note in the table `decided` which shard each kept sample is in."""
-    for task in tasks:
-        decided.con.execute(
-            "UPDATE decided SET shard = ? FROM read_parquet(?) p WHERE decided.uid = p.uid AND decided.decision = 'kept'",
-            [task.name, task.plan],
-        )
+def _sizes(rows: pa.Table, members: tuple[str, ...]) -> list[NDArray[np.int64]]:
+    """Return the bytes of each member of each row, an array per member."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    found = [rows["bytes"].to_numpy(), pc.binary_length(rows["caption"]).to_numpy()]
+    if "cls" in members:
+        found.append(pc.binary_length(rows["class"].cast("string")).to_numpy())
+    if "json" in members:
+        found.append(np.array([len(text_members(row, members)["json"]) for row in rows.to_pylist()]))
+    return [sizes.astype(np.int64) for sizes in found]
 
 
 def write_ledger(con: duckdb.DuckDBPyConnection, output: str) -> None:
-    """Write the ledger: one row per input sample, sorted by uid, in parts."""
+    """Write the ledger: one row per input sample, sorted by uid, in parts. It names shards: plan first."""
     import pyarrow.parquet as pq
 
     folder = fs.join(output, "ledger")
     fs.make_dirs(folder)
-    schema = arrow_schema(LEDGER)
-    columns = ", ".join(f'"{name}"' for name, _ in LEDGER)
-    reader = con.sql(f"SELECT {columns} FROM decided ORDER BY uid, source, input, row").to_arrow_reader(65536)
-    for number, part in enumerate(_ledger_parts(reader, schema)):
+    shards = con.sql("FROM shards ORDER BY start").to_arrow_table()
+    reader = con.sql("""
+        SELECT m.uid, m.source, source_id, input, row, decision::VARCHAR AS decision, reason::VARCHAR AS reason, d.detail,
+               coalesce(replace(duplicate_of::VARCHAR, '-', ''), '') AS duplicate_of, rank, caption_raw
+        FROM measured m JOIN decided d USING (place) ORDER BY d.uid, m.source, input, row
+    """).to_arrow_reader(BATCH_ROWS)
+    for number, part in enumerate(_ledger_parts(reader, shards)):
         with fs.atomic_write(fs.join(folder, f"{number:05d}.parquet")) as file:
-            pq.write_table(part, file, compression="zstd", row_group_size=65536)
+            pq.write_table(part, file, compression="zstd", row_group_size=BATCH_ROWS)
 
 
-def _ledger_parts(reader: Any, schema: pa.Schema) -> Iterator[pa.Table]:
+def _ledger_parts(reader: Any, shards: pa.Table) -> Iterator[pa.Table]:
     """Yield the ledger in tables of about LEDGER_ROWS rows; an empty ledger is one empty table."""
     import pyarrow as pa
 
-    pending = [schema.empty_table()]
+    schema = arrow_schema(LEDGER)
+    starts, names = shards["start"].to_numpy(), shards["name"].combine_chunks()
+    pending, rows = [schema.empty_table()], 0
     for batch in reader:
-        pending.append(pa.Table.from_batches([batch]).cast(schema))
-        if sum(t.num_rows for t in pending) >= LEDGER_ROWS:
-            yield pa.concat_tables(pending).combine_chunks()
-            pending = []
+        table = pa.Table.from_batches([batch])
+        table = table.append_column("shard", _shards_of(table, starts, names))
+        pending.append(table.select(schema.names).cast(schema))
+        rows += table.num_rows
+        if rows >= LEDGER_ROWS:
+            yield pa.concat_tables(pending)
+            pending, rows = [], 0
     if pending:
-        yield pa.concat_tables(pending).combine_chunks()
+        yield pa.concat_tables(pending)
+
+
+def _shards_of(table: pa.Table, starts: NDArray[np.int64], names: pa.Array) -> pa.Array:
+    """Return the name of the shard that each row is in, "" for one that is not kept."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    number = np.searchsorted(starts, table["rank"].to_numpy(), side="right") - 1
+    kept = pc.equal(table["decision"], "kept").to_numpy()
+    return names.take(pa.array(number, mask=~kept)).fill_null("")

@@ -6,6 +6,7 @@ to one machine and stay out of the table's digest and of every output.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from shards.schema import CONTENT, arrow_schema
@@ -61,3 +62,15 @@ def records_schema() -> pa.Schema:
 def measured_schema(plugin_columns: tuple[tuple[str, str], ...]) -> pa.Schema:
     """Return the schema of measured rows: the core, the columns of source and filters, the pointer."""
     return arrow_schema((*MEASURED, *plugin_columns, *POINTER))
+
+
+def table_sha256(table: pa.Table) -> str:
+    """Return the sha256 of a table's columns and values, whatever its chunks and its metadata."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    flat = table.combine_chunks().replace_schema_metadata(None)
+    with pa.ipc.new_stream(sink, flat.schema) as stream:
+        for batch in flat.to_batches():
+            stream.write_batch(batch)
+    return hashlib.sha256(sink.getvalue()).hexdigest()

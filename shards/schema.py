@@ -26,8 +26,14 @@ REASONS = {
     "caption_missing": "no caption, or none left after cleaning",
     "exact_duplicate": "the same image bytes as a preferred sample",
     "placeholder": "a picture served for many unlike captions (such as “image removed”)",
+    "near_test_image": "near an image of a downstream set that must stay out",
     "near_duplicate": "within the pHash radius of a kept, preferred sample",
+    "duplicate_caption": "the same caption as a preferred sample, letter case and punctuation aside",
+    "semantic_duplicate": "says the same as a preferred sample, by the embeddings",
 }
+
+# The reasons that lie in other samples or sets: decided after the filters, in this order.
+RELATIVE_REASONS = ("exact_duplicate", "placeholder", "near_test_image", "near_duplicate", "duplicate_caption", "semantic_duplicate")
 
 # What a sample is: its words and its picture. The measured table and the sidecar hold these columns alike.
 CONTENT = (

@@ -32,50 +32,55 @@ COLUMNS = (
 )
 _POINTER = (("path", "string"), ("offset", "int64"), ("size", "int64"))
 
-# A total order on the rows of `decided`: lowest rank first, then by everything that tells two rows apart.
-_ORDER = 'rank NULLS LAST, uid, path, "offset", caption_raw, detail'
+# A total order on the rows of `decided`: lowest rank first; a uid that is given twice stands in table order.
+_ORDER = "rank NULLS LAST, uid, place"
 
+# Chosen among narrow rows; captions and pointers are looked up for the chosen ones alone.
 _CHOOSE = f"""
-WITH decided AS (SELECT * FROM {{relation}}),
+WITH decided AS (
+    SELECT place, uid, source::VARCHAR AS source, reason::VARCHAR AS reason, decision::VARCHAR AS decision, detail, rank,
+           nullif(duplicate_of::VARCHAR, '') AS survivor
+    FROM {{decided}}),
 dropped AS (
     SELECT *, row_number() OVER (PARTITION BY source, reason ORDER BY {_ORDER}) - 1 AS position
     FROM decided WHERE decision = 'dropped' QUALIFY position < {PER_REASON}),
 kept AS (
     SELECT *, row_number() OVER (ORDER BY {_ORDER}) - 1 AS position
-    FROM decided WHERE decision = 'kept' QUALIFY position < {KEPT}),
-largest AS (
-    SELECT duplicate_of AS survivor, count(*) + 1 AS group_size
-    FROM decided WHERE {{duplicate}} GROUP BY survivor ORDER BY group_size DESC, survivor LIMIT {GROUPS}),
-numbered AS (SELECT *, row_number() OVER (ORDER BY group_size DESC, survivor) - 1 AS "group" FROM largest),
+    FROM (FROM decided WHERE decision = 'kept' ORDER BY {_ORDER} LIMIT {KEPT})),
+copies AS (FROM decided WHERE survivor IS NOT NULL AND survivor <> uid::VARCHAR AND reason <> 'duplicate_id'),
+numbered AS (
+    SELECT survivor, count(*) + 1 AS group_size, row_number() OVER (ORDER BY group_size DESC, survivor) - 1 AS "group"
+    FROM copies GROUP BY survivor QUALIFY "group" < {GROUPS}),
 members AS (
-    SELECT decided.*, numbered."group", group_size, 1 AS is_copy
-    FROM decided JOIN numbered ON duplicate_of = survivor WHERE {{duplicate}}
+    SELECT copies.*, "group", group_size, 1 AS is_copy FROM copies JOIN numbered USING (survivor)
     UNION ALL
-    SELECT decided.*, numbered."group", group_size, 0 AS is_copy
-    FROM decided JOIN numbered ON uid = survivor WHERE reason <> 'duplicate_id'),
+    SELECT decided.*, "group", group_size, 0 AS is_copy
+    FROM (FROM decided WHERE reason <> 'duplicate_id') decided JOIN numbered ON uid::VARCHAR = numbered.survivor),
 grouped AS (
     SELECT *, row_number() OVER (PARTITION BY "group" ORDER BY is_copy, {_ORDER}) - 1 AS position
-    FROM members QUALIFY position < {PER_GROUP}),
-picked AS (
-    SELECT 0 AS nr, 'dropped' AS kind, -1 AS "group", 0 AS group_size, source, reason, uid, caption, caption_raw, detail,
-           position, path, "offset", size FROM dropped
-    UNION ALL
-    SELECT 1, 'group', "group", group_size, source, reason, uid, caption, caption_raw, detail, position, path, "offset", size FROM grouped
-    UNION ALL
-    SELECT 2, 'kept', -1, 0, source, '', uid, caption, caption_raw, detail, position, path, "offset", size FROM kept)
-SELECT {{columns}} FROM picked ORDER BY nr, "group", if(nr = 0, source, ''), if(nr = 0, reason, ''), position
+    FROM members QUALIFY position < {PER_GROUP})
+SELECT 0 AS nr, 'dropped' AS kind, -1 AS "group", 0 AS group_size, source, reason, detail, position, place FROM dropped
+UNION ALL SELECT 1, 'group', "group", group_size, source, reason, detail, position, place FROM grouped
+UNION ALL SELECT 2, 'kept', -1, 0, source, '', detail, position, place FROM kept
+"""
+
+_SHOW = """
+SELECT {columns} FROM picked JOIN (
+    SELECT place, uid, caption, caption_raw, path, "offset", size FROM {measured} SEMI JOIN picked USING (place)) USING (place)
+ORDER BY nr, "group", if(nr = 0, source, ''), if(nr = 0, reason, ''), position
 """
 
 # Whose picture another row repeats. A repeated id is no picture's copy.
 DUPLICATE = "coalesce(duplicate_of, '') NOT IN ('', uid) AND reason <> 'duplicate_id'"
 
 
-def choose_examples(con: duckdb.DuckDBPyConnection, relation: str) -> pa.Table:
+def choose_examples(con: duckdb.DuckDBPyConnection, decided: str = "decided", measured: str = "measured") -> pa.Table:
     """Choose the rows that a report illustrates; rank decides, so the choice is a random one, and always the same.
 
     Args:
-        relation: a table or view with uid, source, reason, detail, decision, duplicate_of, rank, caption, caption_raw and
-            the pointer path, offset, size ("" where there is no image; size -1 means the whole file).
+        decided: a table or view with place, uid, source, reason, detail, decision, duplicate_of, rank.
+        measured: one with place, uid, caption, caption_raw and the pointer path, offset, size ("" where there is no image;
+            size -1 means the whole file).
 
     Returns:
         At most 12 rows per source and reason, 8 of each of the 20 largest duplicate groups (survivor first;
@@ -84,9 +89,12 @@ def choose_examples(con: duckdb.DuckDBPyConnection, relation: str) -> pa.Table:
     columns = COLUMNS + _POINTER
     types = {"string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT"}
     selected = ", ".join(f'CAST("{name}" AS {types[kind]}) AS "{name}"' for name, kind in columns)
-    quoted = '"' + relation.replace('"', '""') + '"'
-    query = _CHOOSE.format(relation=quoted, duplicate=DUPLICATE, columns=selected)
-    return con.sql(query).to_arrow_table().cast(arrow_schema(columns))
+    con.execute("CREATE OR REPLACE TEMP TABLE picked AS " + _CHOOSE.format(decided=_quoted(decided)))
+    return con.sql(_SHOW.format(columns=selected, measured=_quoted(measured))).to_arrow_table().cast(arrow_schema(columns))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def write_examples(out: str, picks: pa.Table, *, workers: int = 1, engine_name: str = "local") -> None:

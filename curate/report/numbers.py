@@ -11,13 +11,12 @@ from curate.report.tables import open_tables
 from shards.core import fs, registry
 from shards.core.errors import RunError
 from shards.manifest import Manifest
-from shards.schema import DECISIONS, REASONS
+from shards.schema import DECISIONS, REASONS, RELATIVE_REASONS
 
 if TYPE_CHECKING:
     import duckdb
 
 FORMAT, FORMAT_VERSION = "provender-report", 1
-_LAST = ("exact_duplicate", "placeholder", "near_duplicate")
 
 
 def collect(manifest: Manifest) -> dict[str, Any]:
@@ -132,11 +131,11 @@ def _share(n: int, of: int) -> float:
 
 def in_order(reasons: Iterable[str], filters: list[str]) -> list[str]:
     """Return reasons in the order in which a build decides: what reading found, the filters of the recipe, duplicates."""
-    first = [r for r in REASONS if r not in _LAST]
+    first = [r for r in REASONS if r not in RELATIVE_REASONS]
     present = set(reasons)
-    known = [*first, *filters, *_LAST]
+    known = [*first, *filters, *RELATIVE_REASONS]
     others = sorted(present - set(known))
-    return [r for r in dict.fromkeys([*first, *filters, *others, *_LAST]) if r in present]
+    return [r for r in dict.fromkeys([*first, *filters, *others, *RELATIVE_REASONS]) if r in present]
 
 
 def why(reason: str) -> str:

@@ -59,7 +59,7 @@ def write_build(out: Path, rows: list[Row], recipe: str = "", *, examples: bool 
     if examples:
         with duckdb.connect() as con:
             con.register("decided", decided(rows))
-            write_examples(str(out), choose_examples(con, "decided"))
+            write_examples(str(out), choose_examples(con, "decided", "decided"))
     manifest = Manifest(
         samples=len(kept), bytes=sum(e.bytes for e in entries), shards=tuple(entries), seed=SEED, recipe="ab" * 32, table="cd" * 32,
         builder="provender 0.1.0", members=("jpg", "txt"), sources=_sources(rows),
@@ -73,6 +73,7 @@ def decided(rows: list[Row]) -> pa.Table:
     return pa.Table.from_pylist(
         [
             {
+                "place": place,
                 "uid": r.uid,
                 "source": r.source,
                 "reason": r.reason,
@@ -86,7 +87,7 @@ def decided(rows: list[Row]) -> pa.Table:
                 "offset": 0,
                 "size": -1,
             }
-            for r in rows
+            for place, r in enumerate(rows)
         ]
     )  # fmt: skip
 

@@ -37,7 +37,7 @@ def many() -> list[Row]:
 def chosen(rows: list[Row]) -> list[dict[str, object]]:
     with duckdb.connect() as con:
         con.register("the rows", decided(rows))
-        return choose_examples(con, "the rows").to_pylist()
+        return choose_examples(con, "the rows", "the rows").to_pylist()
 
 
 def by_rank(rows: list[Row]) -> list[str]:
@@ -81,7 +81,7 @@ def test_written_examples_are_the_same_each_time(tmp_path: Path) -> None:
     rows = [Row("a", "0", "one", image=str(image)), Row("a", "1", "gone", image=str(tmp_path / "no.jpg")), Row("a", "2", "none")]
     with duckdb.connect() as con:
         con.register("decided", decided(rows))
-        picks = choose_examples(con, "decided")
+        picks = choose_examples(con, "decided", "decided")
     for name, workers in (("one", 1), ("two", 2)):
         write_examples(str(tmp_path / name), picks, workers=workers)
     file = "examples/examples.parquet"
@@ -109,7 +109,7 @@ def blank() -> dict[str, object]:
 def test_no_picks_write_an_empty_table(tmp_path: Path) -> None:
     with duckdb.connect() as con:
         con.register("decided", decided([Row("a", "0", "x", "spare")]))
-        write_examples(str(tmp_path), choose_examples(con, "decided"))
+        write_examples(str(tmp_path), choose_examples(con, "decided", "decided"))
     assert read_examples(str(tmp_path)) == []
 
 

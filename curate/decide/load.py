@@ -1,0 +1,100 @@
+"""The measured table as decisions see it: a view of the parts, and one narrow row per sample with its own refusal.
+
+Wide columns (captions, addresses, paths) stay in the parts. What is decided about a sample finds them again by its
+`place`: the number of its part, and of its row in that part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from curate.config import FILTERS, filter_options
+from curate.decide.counts import stages
+from curate.listing import sql_list, sql_text
+from curate.measure import Part, columns_of, low_information, native_columns
+from curate.recipe import Recipe
+from curate.table import measured_schema
+from shards.core import registry
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Which copy stays comes first. Ties go by rank key, then by uid.
+PREFERENCES = {"rank": "0", "resolution": "-original_width::BIGINT * original_height", "caption": "-length(caption)"}
+
+_SAMPLES = """
+CREATE TABLE samples AS
+SELECT place, source::source_name AS source, {scope} AS scope, uid::UUID AS uid, image_id::UUID AS image,
+       ('0x' || left(sha256('{seed}:' || uid), 16))::UBIGINT AS rank_key, {preference} AS preference,
+       left(nullif(original_sha256, ''), 32)::UUID AS content, phash, {low} AS low, hash(caption) AS text, class_index,
+       (CASE {reason} ELSE '' END)::reason AS refusal, coalesce(CASE {detail} END, '') AS detail
+FROM measured
+"""
+
+
+def load(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Part]) -> None:
+    """Make the view `measured`, the tables `samples` and `drops`, and the view `alive`.
+
+    `samples` has a row per input; `refusal` is '' or the first reason that a sample gives by itself. `drops` has a row
+    for each one that goes on account of others; `winner` is the place of the survivor, NULL where there is none.
+    """
+    _view(con, recipe, parts)
+    con.execute(f"CREATE TYPE source_name AS ENUM {_enum(['', *(s.name for s in recipe.sources)])}")
+    con.execute(f"CREATE TYPE reason AS ENUM {_enum(['', *stages(recipe)])}")
+    con.execute("CREATE TABLE drops (place BIGINT, reason reason, detail VARCHAR, winner BIGINT)")
+    con.execute("CREATE TABLE merged (place BIGINT, captions VARCHAR[])")
+    reason, detail = _refusals(con, recipe)
+    con.execute(_SAMPLES.format(
+        scope="''::source_name" if recipe.dedup.scope == "all" else "source::source_name", seed=recipe.seed,
+        preference=PREFERENCES[recipe.dedup.prefer], low=low_information(), reason=reason, detail=detail,
+    ))  # fmt: skip
+    con.execute("CREATE VIEW alive AS SELECT * EXCLUDE (refusal, detail) FROM samples ANTI JOIN drops USING (place) WHERE refusal = ''")
+    _repeated(con)
+
+
+def _view(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Part]) -> None:
+    """Show all parts as one table. A column that only some sources measure is NULL in the others."""
+    if not parts:
+        con.register("nothing", measured_schema(columns_of(recipe)).empty_table())
+        con.execute("CREATE VIEW measured AS SELECT *, 0::BIGINT AS place FROM nothing")
+        return
+    unlike = len({native_columns(spec.reader) for spec in recipe.sources}) > 1
+    source = f"read_parquet({sql_list([part.path for part in parts])}, union_by_name = {unlike})"
+    found = {name for name, *_ in con.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
+    kinds = {"string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT", "uint64": "UBIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
+    absent = "".join(f', NULL::{kinds.get(kind, "VARCHAR[]")} AS "{name}"' for name, kind in columns_of(recipe) if name not in found)
+    con.execute(f"CREATE VIEW measured AS SELECT *, (file_index::BIGINT << 32) | file_row_number AS place{absent} FROM {source}")
+
+
+def _enum(names: list[str]) -> str:
+    return f"({', '.join(map(sql_text, names))})"
+
+
+def _refusals(con: duckdb.DuckDBPyConnection, recipe: Recipe) -> tuple[str, str]:
+    """Return the SQL cases of reason and detail: what was found while measuring, the caption, the filters in order."""
+    whens = [("status <> ''", "status", "detail")]
+    whens.append(("caption = ''", "'caption_missing'", "CASE WHEN len(caption_raw) > 0 THEN 'empty after cleaning' ELSE 'no caption' END"))
+    for spec in recipe.filters:
+        module, options = registry.get(FILTERS, spec["name"]), filter_options(spec)
+        if prepare := getattr(module, "prepare", None):
+            prepare(options, con)
+        whens.append((f"({module.refuse(options)})", sql_text(spec["name"]), module.detail(options)))
+    reason = " ".join(f"WHEN {condition} THEN {name}" for condition, name, _ in whens)
+    detail = " ".join(f"WHEN {condition} THEN {text}" for condition, _, text in whens)
+    return reason, detail
+
+
+def _repeated(con: duckdb.DuckDBPyConnection) -> None:
+    """Drop every sample whose id an earlier one has, whatever else could be said against it."""
+    con.execute("""
+        CREATE TEMP TABLE repeated AS
+        SELECT place, first_value(place) OVER (PARTITION BY uid ORDER BY place) AS first
+        FROM samples SEMI JOIN (SELECT uid FROM samples GROUP BY uid HAVING count(*) > 1) USING (uid)
+        QUALIFY place <> first
+    """)
+    con.execute("""
+        INSERT INTO drops SELECT r.place, 'duplicate_id', 'id already seen at ' || m.input || ':' || m.row, NULL
+        FROM repeated r JOIN (SELECT place, input, row FROM measured SEMI JOIN (SELECT first AS place FROM repeated) USING (place)) m
+        ON m.place = r.first
+    """)
+    con.execute("DROP TABLE repeated")

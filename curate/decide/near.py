@@ -1,0 +1,94 @@
+"""Near duplicates within a scope, and the overlap between sources. The join itself is `curate.dedup`."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from curate.dedup import near_duplicates
+from curate.decide.drop import ORDER, drop
+from curate.recipe import Recipe
+from shards.core.console import warn
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    from numpy.typing import NDArray
+
+ALARM_SHARE = 0.5
+
+# One row per image. Where every image has one sample, that sample's row is the image's.
+_IMAGES = "SELECT scope, phash, place, preference, rank_key, uid FROM alive WHERE NOT low"
+_IMAGES_OF_MANY = """
+    SELECT scope, arg_min(phash, place) AS phash, arg_min(place, uid) AS place, min(preference) AS preference,
+           min(rank_key) AS rank_key, min(uid) AS uid
+    FROM alive WHERE NOT low GROUP BY scope, image
+"""
+
+
+def near(con: duckdb.DuckDBPyConnection, recipe: Recipe, radius: int, threads: int) -> None:
+    """Drop images within the pHash radius of a kept, preferred one; low-information images stay out of it."""
+    import numpy as np
+    import pyarrow as pa
+
+    images = _IMAGES_OF_MANY if any(spec.captions == "each" for spec in recipe.sources) else _IMAGES
+    total = lost = 0
+    for (scope,) in con.execute("SELECT DISTINCT scope FROM samples ORDER BY scope").fetchall():
+        found = con.execute(f"SELECT phash, place FROM ({images}) WHERE scope = $1::source_name ORDER BY {ORDER}", [scope]).fetchnumpy()
+        hashes, places = np.asarray(found["phash"], np.uint64), np.asarray(found["place"], np.int64)
+        winner = near_duplicates(hashes, radius, threads)
+        losers = np.flatnonzero(winner >= 0)
+        winner = winner[losers]
+        distance = np.bitwise_count(hashes[losers] ^ hashes[winner]).astype(np.int32)
+        total, lost = total + len(hashes), lost + len(losers)
+        con.register("pairs", pa.table({"place": places[losers], "winner": places[winner], "distance": distance}))
+        named = con.sql("""
+            SELECT l.image::VARCHAR AS image_id, l.scope::VARCHAR AS scope, w.uid::VARCHAR AS winner,
+                   distance || ' of 64 bits differ' AS detail
+            FROM pairs p JOIN samples l ON l.place = p.place JOIN samples w ON w.place = p.winner
+        """).to_arrow_table()
+        con.unregister("pairs")
+        drop(con, named, "near_duplicate")
+    if lost > ALARM_SHARE * max(1, total) and total > 100:
+        warn(f"near duplicates drop {lost:,} of {total:,} images: is the radius {radius} too wide, or is the pool all copies?")
+
+
+def overlap(con: duckdb.DuckDBPyConnection, recipe: Recipe, threads: int) -> dict[str, dict[str, int]]:
+    """Count what two sources have in common, whether or not duplicates are looked for across them.
+
+    Returns:
+        `{"a + b": {"exact": n, "near": m}}`: n different images (by bytes) that both have, and m pairs of a hash of the
+        one and a hash of the other within the radius, equal ones included. Refused samples and low-information images
+        do not count; without near duplicates in the recipe there is no `near`.
+    """
+    names = [spec.name for spec in recipe.sources]
+    if len(names) < 2:
+        return {}
+    con.execute("""
+        CREATE TEMP TABLE shared AS
+        SELECT DISTINCT content, source FROM samples
+        SEMI JOIN (SELECT content FROM samples WHERE refusal = '' AND content IS NOT NULL GROUP BY content HAVING count(*) > 1)
+        USING (content) WHERE refusal = ''
+    """)
+    exact = con.execute("""
+        SELECT a.source, b.source, count(*) FROM shared a JOIN shared b ON a.content = b.content AND a.source < b.source GROUP BY ALL
+    """).fetchall()
+    con.execute("DROP TABLE shared")
+    counts = {(a, b): {"exact": 0} for a, b in itertools.combinations(names, 2)}
+    for a, b, count in exact:
+        counts[a, b]["exact"] = count
+    if recipe.dedup.near:
+        from curate.dedup import pairs_between
+
+        hashes = {name: _hashes(con, name) for name in names}
+        for a, b in counts:
+            counts[a, b]["near"] = len(pairs_between(hashes[a], hashes[b], recipe.dedup.near.radius, threads)[0])
+    return {f"{a} + {b}": count for (a, b), count in counts.items()}
+
+
+def _hashes(con: duckdb.DuckDBPyConnection, source: str) -> NDArray[np.uint64]:
+    """Return the different hashes of one source."""
+    import numpy as np
+
+    query = "SELECT DISTINCT phash FROM samples WHERE refusal = '' AND NOT low AND source = $1::source_name"
+    return np.asarray(con.execute(query, [source]).fetchnumpy()["phash"], np.uint64)
