@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ def check_sizes(manifest: Manifest) -> Iterator[Problem]:
     import json
 
     path = fs.join(manifest.folder, "sizes.json")
-    expected = {e.path.rpartition("/")[2]: e.used for e in manifest.shards}
+    expected = manifest.sizes()
     try:
         found = json.loads(fs.read_text(path)) if fs.exists(path) else None
     except ValueError:
@@ -90,24 +91,21 @@ def check_checksums(manifest: Manifest, entry: ShardEntry) -> Iterator[Problem]:
 
 
 def check_count(path: str, entry: ShardEntry, groups: Sequence[list[Member]]) -> Iterator[Problem]:
-    """The tar holds as many samples as the manifest says, one at least, and the window lies inside."""
+    """The tar holds as many samples as the manifest says, one at least, and the ranges in use lie inside."""
     if len(groups) != entry.samples or not groups:
         yield Problem(path, f"{len(groups)} samples", f"{entry.samples}" if entry.samples else "at least one")
-    start, stop = entry.window
-    if not 0 <= start < stop <= entry.samples:
-        yield Problem(path, f"use [{start}, {stop})", f"a range inside [0, {entry.samples})")
+    use = entry.use or ()
+    if len(use) % 2 or any(b <= a for a, b in itertools.pairwise(use)) or (use and not 0 <= use[0] < use[-1] <= entry.samples):
+        yield Problem(path, f"use {list(use)[:8]}", f"rising half-open ranges inside [0, {entry.samples})")
 
 
 def check_index(manifest: Manifest, entry: ShardEntry, groups: Sequence[list[Member]]) -> Iterator[Problem]:
-    """The `.idx` is what a walk through the tar gives (its window, for a cut one)."""
+    """The `.idx` is what a walk through the tar gives (of the samples in use, for a cut one)."""
     path = manifest.path_of(entry, ".idx")
     if not fs.exists(path):
         return  # a stated but absent one is a matter of check_checksums; a foreign set may have none
-    start, stop = entry.window if entry.index else (0, len(groups))
-    expected, found = (
-        tar.format_index(list(groups[start:stop])).splitlines(),
-        fs.read_bytes(path).decode("utf-8", "surrogateescape").splitlines(),
-    )
+    used = [group for start, stop in entry.ranges for group in groups[start:stop]] if entry.index else groups
+    expected, found = tar.format_index(used).splitlines(), fs.read_bytes(path).decode("utf-8", "surrogateescape").splitlines()
     if found != expected:
         line = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected)))
         show = [lines[line] if line < len(lines) else "nothing" for lines in (found, expected)]
@@ -158,7 +156,7 @@ def check_sidecar(path: str, groups: Sequence[list[Member]], rows: Any) -> Itera
 
 
 def check_image(shard: Shard, i: int, row: dict[str, Any]) -> Iterator[Problem]:
-    """Sample i of the window decodes to its last row, and is what its sidecar row says."""
+    """Sample i of those in use decodes to its last row, and is what its sidecar row says."""
     where = f"{shard.path}: {shard.key(i)}"
     try:
         contents = {m.ext: shard.read_range(m.offset, m.size) for m in shard.groups[i]}

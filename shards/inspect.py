@@ -58,7 +58,7 @@ def inspect(manifest: Manifest, examples: int = 3, limit: int | None = None) -> 
         "bytes": manifest.bytes,
         "members": list(manifest.members),
         "classes": len(manifest.classes),
-        "cut_shards": sum(1 for e in manifest.shards if e.use),
+        "cut_shards": sum(1 for e in manifest.shards if e.use is not None),
         "sources": manifest.sources,
         "licences": manifest.licences,
         "shorter_side": _ordered(sides, SIDE_STEPS),
@@ -70,7 +70,7 @@ def inspect(manifest: Manifest, examples: int = 3, limit: int | None = None) -> 
 
 def open_clip_command(manifest: Manifest) -> str:
     """Return the command line that trains open_clip's own trainer on this set; empty where a cut shard forbids it."""
-    if any(e.use for e in manifest.shards):
+    if any(e.use is not None for e in manifest.shards):
         return ""
     paths = [os.path.normpath(manifest.path_of(e)) for e in manifest.shards]
     workers = min(4, len(paths))  # it refuses more workers than shards

@@ -5,14 +5,21 @@ It never holds an absolute path or a date, so two equal builds have equal manife
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from shards import tombstones
 from shards.core import fs
 from shards.core.config import digest, dump, load, option
 from shards.core.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 NAME = "manifest.json"
 FORMAT, FORMAT_VERSION = "provender-shards", 1
@@ -20,7 +27,8 @@ FORMAT, FORMAT_VERSION = "provender-shards", 1
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """One tar of a build. `use` is the half-open range of its samples that belong to the set; null means all."""
+    """One tar of a build. `use` says which of its samples belong to the set, as half-open ranges one after the other
+    (`[3, 8]` is 3 … 7, `[3, 8, 9, 10]` is those and 9); null means all. `index` is the `.idx` of these alone."""
 
     path: str = option()
     samples: int = option()
@@ -32,14 +40,38 @@ class ShardEntry:
     index: str | None = option(None)
 
     @property
-    def window(self) -> tuple[int, int]:
-        """The half-open range of samples in use."""
-        return (self.use[0], self.use[1]) if self.use else (0, self.samples)
+    def ranges(self) -> list[tuple[int, int]]:
+        """The half-open ranges of samples in use."""
+        use = (0, self.samples) if self.use is None else self.use
+        return list(zip(use[::2], use[1::2], strict=True))
 
     @property
     def used(self) -> int:
         """How many samples are in use."""
-        return self.window[1] - self.window[0]
+        return sum(stop - start for start, stop in self.ranges)
+
+    @property
+    def name(self) -> str:
+        """The tar's name without its folder."""
+        return self.path.rpartition("/")[2]
+
+    def positions(self) -> NDArray[np.int64]:
+        """Return the positions in the tar of the samples in use, rising."""
+        import numpy as np
+
+        return np.concatenate([np.arange(start, stop, dtype=np.int64) for start, stop in self.ranges] or [np.zeros(0, np.int64)])
+
+    def cut(self, positions: NDArray[np.int64]) -> ShardEntry:
+        """Return the entry that uses the samples at these rising positions alone; it has no index of its own yet."""
+        import numpy as np
+
+        if len(positions) == self.samples:
+            return dataclasses.replace(self, use=None, index=None)
+        ends = np.flatnonzero(np.diff(positions) != 1)
+        starts = positions[np.concatenate([[0], ends + 1])] if len(positions) else positions
+        stops = positions[np.concatenate([ends, [len(positions) - 1]])] + 1 if len(positions) else positions
+        use = np.stack([starts, stops], axis=1).reshape(-1)
+        return dataclasses.replace(self, use=tuple(use.tolist()), index=None)
 
 
 @dataclass(frozen=True)
@@ -64,11 +96,12 @@ class Manifest:
     folder: str = field(default="", compare=False)
 
     def to_json(self) -> str:
-        """Return the manifest's text; equal manifests give equal text."""
+        """Return the manifest's text, a line for each shard; equal manifests give equal text."""
         front = {"format": self.format, "format_version": self.format_version}
-        values = front | {k: v for k, v in dump(self).items() if k != "folder"}
-        values["shards"] = [{k: v for k, v in s.items() if v not in (None, "")} for s in values["shards"]]
-        return json.dumps(values, ensure_ascii=False, indent=1) + "\n"
+        values = front | {k: v for k, v in dump(self).items() if k not in ("folder", "shards")}
+        shards = [{k: v for k, v in dump(s).items() if v not in (None, "")} for s in self.shards]
+        lines = ",\n".join("  " + json.dumps(s, ensure_ascii=False) for s in shards)
+        return json.dumps(values, ensure_ascii=False, indent=1)[:-2] + f',\n "shards": [\n{lines}\n ]\n}}\n'
 
     @property
     def digest(self) -> str:
@@ -81,15 +114,26 @@ class Manifest:
             return fs.join(self.folder, entry.index)
         return fs.join(self.folder, entry.path).removesuffix(".tar") + suffix
 
+    def folder_of(self, entry: ShardEntry) -> str:
+        """Return the folder that a shard's tar lies in."""
+        return self.path_of(entry).rpartition("/")[0]
+
+    def sizes(self) -> dict[str, int]:
+        """Return open_clip's sizes.json: samples by name of the tar, or by its path where two folders have that name."""
+        names = Counter(entry.name for entry in self.shards)
+        return {entry.name if names[entry.name] == 1 else entry.path: entry.used for entry in self.shards}
+
     def save(self, folder: str) -> None:
         """Write manifest.json, and sizes.json for open_clip, into a folder; the manifest goes last."""
-        by_name = {entry.path.rpartition("/")[2]: entry.used for entry in self.shards}
-        fs.write_text(fs.join(folder, "sizes.json"), json.dumps(by_name, indent=1) + "\n")
+        fs.write_text(fs.join(folder, "sizes.json"), json.dumps(self.sizes(), indent=1) + "\n")
         fs.write_text(fs.join(folder, NAME), self.to_json())
 
 
-def read_manifest(path: str) -> Manifest:
-    """Read a manifest from a build's folder or from the file itself.
+def read_manifest(path: str, *, removed: bool = False) -> Manifest:
+    """Read a manifest from a build's folder or from the file itself. Samples that were taken down are no part of it.
+
+    Args:
+        removed: leave samples with a tombstone in, as the file has them: for those who prove the files.
 
     Raises:
         UsageError: there is none, or it is of another format.
@@ -106,7 +150,41 @@ def read_manifest(path: str) -> Manifest:
     if values.get("format_version") != FORMAT_VERSION:
         raise UsageError(f"{file}: format version {values.get('format_version')}", str(FORMAT_VERSION))
     folder = file.rpartition("/")[0] or "."
-    return load(Manifest, {**values, "folder": folder}, "")
+    manifest = load(Manifest, {**values, "folder": folder}, "")
+    return manifest if removed else without_removed(manifest)
+
+
+def without_removed(manifest: Manifest) -> Manifest:
+    """Return the manifest without the samples that have a tombstone; its counts follow."""
+    import numpy as np
+
+    folders = {manifest.folder_of(e) for e in manifest.shards}
+    stones = {f: found for f in folders if (found := tombstones.read(f))}
+    if not stones:
+        return manifest
+    shards, lost = [], Counter[str]()
+    for entry in manifest.shards:
+        source_at = {at: source for at, _, source in stones.get(manifest.folder_of(entry), {}).get(entry.name, ())}
+        positions = entry.positions() if source_at else np.zeros(0, np.int64)
+        gone = np.isin(positions, list(source_at)) if source_at else positions
+        if gone.any():
+            lost += Counter(source_at[at] for at in positions[gone].tolist())
+            entry = dataclasses.replace(entry.cut(positions[~gone]), index=entry.index)
+        shards.append(entry)
+    return without(dataclasses.replace(manifest, shards=tuple(shards)), lost, "removed")
+
+
+def without(manifest: Manifest, lost: Counter[str], reason: str) -> Manifest:
+    """Return the manifest with its counts made right after `lost` samples of each source went, for a reason."""
+    sources = {}
+    for name, source in manifest.sources.items():
+        n = lost[name]
+        counts = source | {"kept": source.get("kept", 0) - n} if n else source
+        if n and "inputs" in source:
+            dropped = source.get("dropped", {})
+            counts |= {"dropped": dropped | {reason: dropped.get(reason, 0) + n}}
+        sources[name] = counts
+    return dataclasses.replace(manifest, samples=sum(e.used for e in manifest.shards), sources=sources)
 
 
 def _advice(path: str) -> str:

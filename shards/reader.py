@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shards import tar
+from shards import layers, tar
 from shards.core import fs
 from shards.core.errors import RunError
 from shards.manifest import Manifest, ShardEntry
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Shard:
-    """One open shard: its index in memory, its bytes on demand. Honours the entry's `use` window.
+    """One open shard: its index in memory, its bytes on demand. Only the samples in use are there, counted from 0.
 
     Reading is thread-safe (positioned reads on one descriptor).
     """
@@ -25,18 +25,18 @@ class Shard:
     def __init__(self, manifest: Manifest, entry: ShardEntry) -> None:
         self.manifest, self.entry = manifest, entry
         self.path = manifest.path_of(entry)
-        start, stop = entry.window
         whole = tar.read_index(self.path)
         if entry.samples != len(whole):
-            raise RunError(f"{self.path}: {len(whole)} samples", f"{entry.samples}, as the manifest says", "shards verify")
-        self.groups = whole[start:stop]
+            advice = "shards verify; a subset of a build that was compacted since is made anew by shards subset"
+            raise RunError(f"{self.path}: {len(whole)} samples", f"{entry.samples}, as the manifest says", advice)
+        self.groups = [group for start, stop in entry.ranges for group in whole[start:stop]]
         self._descriptor = None if fs.is_remote(self.path) else os.open(self.path, os.O_RDONLY)
 
     def __len__(self) -> int:
         return len(self.groups)
 
     def key(self, i: int) -> str:
-        """Return the key of sample i of the window."""
+        """Return the key of sample i."""
         return self.groups[i][0].key
 
     def read(self, i: int, ext: str) -> bytes:
@@ -60,7 +60,24 @@ class Shard:
         return content
 
     def sidecar(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return the sidecar rows of the window, all columns or some. A shard without one has no columns."""
+        """Return the sidecar rows of the samples in use: all columns, or some of the sidecar's and of its layers' (`LAYER.column`).
+
+        A shard without a sidecar has no columns; of the columns asked for, those that are not there are left out.
+        """
+        import pyarrow as pa
+
+        table = self._whole_sidecar(columns)
+        if columns is not None:
+            for name in (c for c in columns if c not in table.column_names):
+                column = layers.read_column(self.manifest, self.entry, name)
+                table = table if column is None else _with(table, name, column)
+            table = table.select([c for c in columns if c in table.column_names])
+        ranges = self.entry.ranges
+        if self.entry.use is None or not table.num_columns:
+            return table
+        return table.slice(ranges[0][0], self.entry.used) if len(ranges) == 1 else table.take(pa.array(self.entry.positions()))
+
+    def _whole_sidecar(self, columns: Sequence[str] | None) -> pa.Table:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -69,8 +86,8 @@ class Shard:
         if not self.entry.sidecar_sha256 or not fs.exists(path):
             return pa.table({})
         with fs.open_read(path) as file:
-            table = pq.read_table(file, columns=list(columns) if columns else None)
-        return table.slice(self.entry.window[0], self.entry.used)
+            parquet = pq.ParquetFile(file)
+            return parquet.read(None if columns is None else [c for c in columns if c in parquet.schema_arrow.names])
 
     def close(self) -> None:
         """Close the tar."""
@@ -99,3 +116,9 @@ def read_samples(manifest: Manifest, extensions: Sequence[str] | None = None, co
                 wanted = [m for m in group if extensions is None or m.ext in extensions]
                 members = {m.ext: shard.read_range(m.offset, m.size) for m in wanted}
                 yield Sample(shard.key(i), members, rows[i] if rows else {})
+
+
+def _with(table: pa.Table, name: str, column: Any) -> pa.Table:
+    import pyarrow as pa
+
+    return table.append_column(name, column) if table.num_columns else pa.table({name: column})

@@ -1,6 +1,7 @@
-"""`shards subset`: a prefix or window of a set, as a manifest over the same tars.
+"""`shards subset`: a part of a set, as a manifest over the same tars: a prefix, a window, what meets a condition, a list of uids.
 
-Ranks are random, so any window is a random subset: prefixes nest, disjoint windows are independent draws.
+Ranks are random, so any window is a random subset: prefixes nest, disjoint windows are independent draws. A window counts
+among the samples that meet the condition and the list, so `--where … --samples N` is exact too.
 """
 
 from __future__ import annotations
@@ -8,21 +9,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from shards import tar
+from shards import expression, layers, tar
+from shards.copy import CopyTask, copy_shards, piece
 from shards.core import fs
 from shards.core.config import option
 from shards.core.console import emit, say
+from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError
-from shards.manifest import NAME, Manifest, ShardEntry, entries, read_manifest
+from shards.manifest import NAME, Manifest, ShardEntry, read_manifest
 from shards.reader import Shard
-from shards.writer import write_shard
+from shards.uids import UidSet, read_uid_file
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
+
+Choose = Callable[[Shard], "NDArray[np.bool_]"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,12 @@ class SubsetConfig:
     output: str = option(help="folder of the subset")
     samples: int | None = option(None, "take the first N samples")
     window: str = option("", "take samples A up to, not including, B", metavar="A:B")
-    materialize: bool = option(False, "write the cut first and last shard as tars of their own, for readers that know no manifest")
+    where: str = option("", "only samples that meet an SQL condition over columns, such as 'laion.similarity > 0.3 AND width >= 200'")
+    uids: str = option("", "only samples of this list: DataComp's .npy, or text with a uid on each line", metavar="FILE")
+    materialize: bool = option(False, "write tars of their own where shards are cut, for readers that know no manifest")
     overwrite: bool = option(False, "replace a subset that is there")
+    workers: int | None = option(None, "worker processes of --materialize; default: one per core")
+    engine: str = option("local", "local | inline (this process alone)")
     json: bool = option(False, "print JSON")
 
 
@@ -42,120 +53,263 @@ def run(config: SubsetConfig) -> None:
     """Write a subset and say what it holds."""
     parent = read_manifest(config.folder)
     start, stop = _window(config, parent)
-    if fs.exists(fs.join(config.output, NAME)):
-        if not config.overwrite:
-            raise UsageError(f"{config.output!r} holds a set already", advice="--overwrite, or another --output")
-        if read_manifest(config.output).digest == parent.digest:
-            raise UsageError(f"{config.output!r} is the set itself", "another folder")
-    manifest = subset(parent, start, stop, config.output, materialize=config.materialize)
-    cut = [e for e in manifest.shards if e.use]
+    choose, listed = _choices(config, parent)
+    refuse_other(config.output, parent, config.overwrite)
+    shards, met = _select(parent, choose, start, stop)
+    found = sum(e.used for e in shards)
+    if stop is not None and found < stop - start or not found:
+        asked = f"[{start}, {stop}) of" if stop is not None else "any of"
+        raise UsageError(f"asked for {asked} the samples that meet this", f"at most {met:,}, all there are" if met else "there are none")
+    if config.overwrite:
+        clear(config.output)
+    workers = config.workers or default_workers()
+    repack = config.materialize and bool(choose)
+    manifest = _write(parent, shards, config.output, materialize=config.materialize, repack=repack, workers=workers, engine=config.engine)
+    how = _how(config, start, stop)
+    manifest = dataclasses.replace(manifest, parents=({"manifest": parent.digest, "samples": parent.samples, **how},))
+    manifest.save(config.output)
+    _tell(config, parent, manifest, how, listed)
+
+
+def _tell(config: SubsetConfig, parent: Manifest, manifest: Manifest, how: dict[str, Any], listed: UidSet | None) -> None:
+    cut = [e for e in manifest.shards if e.use is not None]
+    missing = {} if listed is None else {"uids": len(listed), "uids_not_found": listed.missing}
     if config.json:
-        emit({"manifest": manifest.digest, "samples": manifest.samples, "shards": len(manifest.shards), "cut": [e.path for e in cut]})
+        counts = {"manifest": manifest.digest, "samples": manifest.samples, "shards": len(manifest.shards), "cut": [e.path for e in cut]}
+        emit(counts | missing)
         return
-    emit(f"{config.output}: {manifest.samples:,} samples [{start}, {stop}) of {parent.samples:,} in {len(manifest.shards):,} shards")
+    window = f" [{how['window'][0]}, {how['window'][1]})" if "window" in how else ""
+    emit(f"{config.output}: {manifest.samples:,} samples{window} of {parent.samples:,} in {len(manifest.shards):,} shards")
+    if missing.get("uids_not_found"):
+        say(f"{missing['uids_not_found']:,} of the {missing['uids']:,} uids are not in the set")
     if cut:
         say(f"{len(cut)} of them cut: our readers and DALI (with the .idx here) honour that; other readers need --materialize")
 
 
-def subset(parent: Manifest, start: int, stop: int, folder: str, *, materialize: bool = False) -> Manifest:
-    """Write samples [start, stop) of a set as a manifest in `folder`, and return it.
+def subset(
+    parent: Manifest, shards: Sequence[ShardEntry], folder: str, *, materialize: bool = False, workers: int = 1, engine: str = "inline"
+) -> Manifest:
+    """Write a part of a set as a manifest in `folder`, and return it.
 
     Args:
+        shards: the parent's entries, some left out, some cut to fewer samples.
         materialize: write the shards that are cut as tars in `folder`; whole shards are never copied.
     """
-    fs.make_dirs(folder)
-    shards: list[ShardEntry] = []
-    counts = Counter[str]()
-    for entry, first, last in _overlaps(parent, start, stop):
-        if (first, last) == (0, entry.samples):
-            shards.append(_moved(parent, entry, folder))
-        else:
-            name = _free_name(entry, shards)
-            cut = dataclasses.replace(entry, use=(first, last), index=None)
-            shards.append(_copied(parent, cut, folder, name) if materialize else _windowed(parent, cut, folder, name))
-        counts += _sources(parent, entry, first, last)
-    sources = {n: {k: v for k, v in s.items() if k in ("reader", "unit")} | {"kept": counts[n]} for n, s in parent.sources.items()}
-    manifest = dataclasses.replace(
-        parent,
-        samples=stop - start,
-        bytes=sum(e.bytes for e in shards),
-        shards=tuple(shards),
-        sources={name: source for name, source in sources.items() if source["kept"]},
-        parents=({"manifest": parent.digest, "samples": parent.samples, "window": [start, stop]},),
-        folder=folder,
-    )
+    manifest = _write(parent, shards, folder, materialize=materialize, repack=False, workers=workers, engine=engine)
     manifest.save(folder)
     return manifest
 
 
-def _window(config: SubsetConfig, parent: Manifest) -> tuple[int, int]:
-    if (config.samples is None) == (not config.window):
-        raise UsageError("a subset needs a size or a window", "one of --samples N and --window A:B")
+def _write(
+    parent: Manifest, chosen: Sequence[ShardEntry], folder: str, *, materialize: bool, repack: bool, workers: int, engine: str
+) -> Manifest:
+    """Write what a subset needs besides its manifest, and return that."""
+    fs.make_dirs(folder)
+    sources, licences = _counts(parent, chosen)
+    if repack:
+        shards = copy_shards(_repacked(parent, chosen, folder), workers, engine)
+    else:
+        names = _free_names(chosen)
+        cut = [e for e in chosen if e.use is not None]
+        tasks = [CopyTask((piece(parent, e),), folder, names[e.path]) for e in cut] if materialize else []
+        copies = dict(zip((t.name for t in tasks), copy_shards(tasks, workers, engine), strict=True)) if tasks else {}
+        shards = [
+            moved(parent, e, folder) if e.use is None else copies.get(names[e.path]) or _windowed(parent, e, folder, names[e.path])
+            for e in chosen
+        ]
+    return dataclasses.replace(
+        parent,
+        samples=sum(e.used for e in shards),
+        bytes=sum(e.bytes for e in shards),
+        shards=tuple(shards),
+        sources={
+            n: {k: v for k, v in s.items() if k in ("reader", "unit")} | {"kept": sources[n]}
+            for n, s in parent.sources.items()
+            if sources[n]
+        },
+        licences=licences,
+        parents=({"manifest": parent.digest, "samples": parent.samples},),
+        folder=folder,
+    )
+
+
+def _window(config: SubsetConfig, parent: Manifest) -> tuple[int, int | None]:
+    """Return the window among the samples that meet the conditions; no end means all of them."""
+    given = (config.samples is not None) + bool(config.window)
+    if given > 1 or not (given or config.where or config.uids):
+        raise UsageError("a subset needs a size, a window, or a condition", "one of --samples N and --window A:B; --where, --uids FILE")
     try:
-        start, stop = (0, config.samples) if config.samples is not None else [int(x) for x in config.window.split(":")]
+        start, stop = (0, config.samples) if not config.window else [int(x) for x in config.window.split(":")]
     except ValueError:
         raise UsageError(f"--window {config.window}", "A:B, two whole numbers") from None
-    if not 0 <= start < stop:
+    if stop is not None and not 0 <= start < stop:
         raise UsageError(f"[{start}, {stop}) holds no sample", "0 ≤ A < B")
-    if stop > parent.samples:
+    if stop is not None and stop > parent.samples:
         raise UsageError(f"asked for samples up to {stop:,}", f"at most {parent.samples:,}, all there are")
     return start, stop
 
 
-def _overlaps(parent: Manifest, start: int, stop: int) -> Iterator[tuple[ShardEntry, int, int]]:
-    """Yield each shard that the window touches, with the range in the shard's own count."""
-    for entry, position in entries(parent):
-        first, last = max(start, position) - position, min(stop, position + entry.used) - position
+def _choices(config: SubsetConfig, parent: Manifest) -> tuple[list[Choose], UidSet | None]:
+    """Return what a sample has to meet, and the list of uids among it."""
+    choose: list[Choose] = []
+    listed = None
+    if config.uids:
+        listed = read_uid_file(config.uids)
+        choose.append(listed.holds)
+    if config.where:
+        condition = expression.Filter(expression.parse(config.where), known_columns(parent))
+        choose.append(lambda shard: condition.holds(_table(shard, condition.columns)))
+    return choose, listed
+
+
+def _table(shard: Shard, columns: list[str]) -> pa.Table:
+    import pyarrow as pa
+
+    table = shard.sidecar(columns)
+    return table if table.num_columns else pa.table({"key": pa.nulls(len(shard), pa.string())})
+
+
+def known_columns(manifest: Manifest) -> pa.Schema:
+    """Return the columns of a set's sidecars and layers: `caption`, `<filter>.<column>`, `<layer>.<column>` …"""
+    import pyarrow as pa
+
+    first = {manifest.folder_of(entry): entry for entry in reversed(manifest.shards)}
+    found: dict[str, pa.DataType] = {}
+    for folder, entry in reversed(first.items()):
+        with Shard(manifest, entry) as shard:
+            own = {field.name: field.type for field in shard.sidecar().schema}
+        found = layers.columns_of(folder) | own | found
+    if not found:
+        raise UsageError(
+            f"{manifest.folder!r} has no sidecars and no layers, so no columns to choose by", advice="--uids, or curate layer add"
+        )
+    return pa.schema(list(found.items()))
+
+
+def _select(parent: Manifest, choose: list[Choose], start: int, stop: int | None) -> tuple[list[ShardEntry], int]:
+    """Return the shards of the window among the samples that meet all of `choose`, and how many were seen to meet it."""
+    import numpy as np
+
+    shards, seen = [], 0
+    for entry in parent.shards:
+        if stop is not None and seen >= stop:
+            break
+        positions = entry.positions()
+        if choose and len(positions):
+            with Shard(parent, entry) as shard:
+                positions = positions[np.logical_and.reduce([holds(shard) for holds in choose])]
+        first, last = max(start - seen, 0), len(positions) if stop is None else min(stop - seen, len(positions))
+        seen += len(positions)
         if first < last:
-            yield entry, entry.window[0] + first, entry.window[0] + last
+            shards.append(entry.cut(positions[first:last]))
+    return shards, seen
 
 
-def _moved(parent: Manifest, entry: ShardEntry, folder: str) -> ShardEntry:
+def _how(config: SubsetConfig, start: int, stop: int | None) -> dict[str, Any]:
+    """Return how the subset was chosen, for its manifest: the list by its content, never by its path."""
+    how: dict[str, Any] = {"window": [start, stop]} if stop is not None else {}
+    how |= {"where": config.where} if config.where else {}
+    return how | ({"uids": fs.sha256(config.uids)} if config.uids else {})
+
+
+def moved(parent: Manifest, entry: ShardEntry, folder: str) -> ShardEntry:
     """Return the entry of a whole shard as seen from another folder."""
-    return dataclasses.replace(entry, path=_relative(parent.path_of(entry), folder), use=None, index=None)
+    return dataclasses.replace(entry, path=relative(parent.path_of(entry), folder), use=None, index=None)
 
 
 def _windowed(parent: Manifest, cut: ShardEntry, folder: str, name: str) -> ShardEntry:
     """Write an index of the samples in use, which DALI honours, and return the entry that refers to it."""
-    first, last = cut.window
-    text = tar.format_index(tar.read_index(parent.path_of(cut))[first:last])
+    with Shard(parent, cut) as shard:
+        text = tar.format_index(shard.groups)
+    path = relative(parent.path_of(cut), folder)
+    if any(" " in member.name for group in shard.groups for member in group):
+        return dataclasses.replace(cut, path=path, index_sha256="")  # DALI's index cannot hold such names
     fs.write_text(fs.join(folder, f"{name}.idx"), text)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return dataclasses.replace(cut, path=_relative(parent.path_of(cut), folder), index=f"{name}.idx", index_sha256=digest)
+    return dataclasses.replace(cut, path=path, index=f"{name}.idx", index_sha256=digest)
 
 
-def _copied(parent: Manifest, cut: ShardEntry, folder: str, name: str) -> ShardEntry:
-    """Write the samples in use as a shard of their own."""
-    with Shard(parent, cut) as shard:
-        samples = ((shard.key(i), {m.ext: shard.read_range(m.offset, m.size) for m in g}) for i, g in enumerate(shard.groups))
-        return write_shard(folder, name, samples, _rows(shard))
+def _repacked(parent: Manifest, chosen: Sequence[ShardEntry], folder: str) -> list[CopyTask]:
+    """Return the tasks that write scattered samples anew, in order, as many to a shard as the set's largest has."""
+    size = max(e.samples for e in parent.shards)
+    tasks: list[CopyTask] = []
+    pieces: list[Manifest] = []
+    room = size
+    for entry in chosen:
+        positions = entry.positions()
+        while len(positions):
+            pieces.append(piece(parent, entry.cut(positions[:room])))
+            taken = min(room, len(positions))
+            positions, room = positions[taken:], room - taken
+            if not room:
+                tasks.append(CopyTask(tuple(pieces), folder, f"{len(tasks):05d}"))
+                pieces, room = [], size
+    return [*tasks, CopyTask(tuple(pieces), folder, f"{len(tasks):05d}")] if pieces else tasks
 
 
-def _free_name(entry: ShardEntry, made: list[ShardEntry]) -> str:
-    """Return a cut shard's name: the tar's own, with a number where two folders have the same."""
-    name = entry.path.rpartition("/")[2].removesuffix(".tar")
-    taken = {(e.index or e.path).rpartition("/")[2].partition(".")[0] for e in made}
-    return f"{name}-{len(made)}" if name in taken else name
+def _free_names(shards: Sequence[ShardEntry]) -> dict[str, str]:
+    """Return a name for each shard's files: the tar's own, with a number where two folders have the same."""
+    names: dict[str, str] = {}
+    for number, entry in enumerate(shards):
+        name = entry.name.removesuffix(".tar")
+        names[entry.path] = f"{name}-{number}" if name in names.values() else name
+    return names
 
 
-def _rows(shard: Shard) -> pa.Table:
-    """Return the sidecar of a window; a foreign shard gets one of its keys."""
-    import pyarrow as pa
+def _counts(parent: Manifest, shards: Sequence[ShardEntry]) -> tuple[Counter[str], dict[str, dict[str, int]]]:
+    """Count the samples of each source, and under each licence where the parent states them."""
+    total = sum(e.used for e in shards)
+    if len(parent.sources) < 2 and not parent.licences:
+        return Counter(dict.fromkeys(parent.sources, total)), {}
+    pairs = Counter[tuple[str, str]]()
+    for entry in shards:
+        with Shard(parent, entry) as shard:
+            table = shard.sidecar(["source", "licence"])
+        if table.num_columns == 2:
+            pairs += Counter(zip(table["source"].to_pylist(), table["licence"].to_pylist(), strict=True))
+    sources, licences = Counter[str](), dict[str, dict[str, int]]()
+    for (source, licence), n in sorted(pairs.items()):
+        sources[source] += n
+        if licence and parent.licences:
+            licences.setdefault(source, {})[licence] = n
+    return sources, licences
 
-    table = shard.sidecar()
-    return table if table.num_columns else pa.table({"key": [shard.key(i) for i in range(len(shard))]})
+
+def refuse_other(output: str, parent: Manifest, overwrite: bool) -> None:
+    """Refuse an output folder that holds a set, before any work is done.
+
+    Raises:
+        UsageError: it does, and may not be replaced, or is the parent itself.
+    """
+    if not fs.exists(fs.join(output, NAME)):
+        return
+    if not overwrite:
+        raise UsageError(f"{output!r} holds a set already", advice="--overwrite, or another --output")
+    if read_manifest(output).digest == parent.digest:
+        raise UsageError(f"{output!r} is the set itself", "another folder")
 
 
-def _sources(parent: Manifest, entry: ShardEntry, first: int, last: int) -> Counter[str]:
-    """Count the samples of each source in a range."""
-    if len(parent.sources) < 2:
-        return Counter(dict.fromkeys(parent.sources, last - first))
-    with Shard(parent, dataclasses.replace(entry, use=(first, last))) as shard:
-        table = shard.sidecar(["source"])
-        return Counter(table["source"].to_pylist() if table.num_columns else ())
+def clear(folder: str) -> None:
+    """Remove a set that is to be replaced: its manifest first, then the files in its own folder."""
+    if not fs.exists(fs.join(folder, NAME)):
+        return
+    old = read_manifest(folder, removed=True)
+    fs.remove(fs.join(folder, NAME))
+    for entry in old.shards:
+        if "/" not in entry.path:
+            for suffix in (".parquet", ".idx", ".tar"):
+                fs.remove(fs.join(folder, entry.path.removesuffix(".tar") + suffix))
+        elif entry.index:
+            fs.remove(fs.join(folder, entry.index))
+    fs.remove(fs.join(folder, layers.FOLDER))
 
 
-def _relative(path: str, folder: str) -> str:
+def relative(path: str, folder: str) -> str:
+    """Return a tar's path as seen from a folder.
+
+    Raises:
+        UsageError: one is local, the other is not, or they are of different kinds.
+    """
     if _protocol(path) != _protocol(folder):
         raise UsageError(f"the subset's folder {folder!r} and the set {path!r} lie in different places", "one file system")
     return fs.relative(path, folder)

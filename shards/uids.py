@@ -52,11 +52,13 @@ def uids_of(manifest: Manifest) -> Iterator[str]:
     """Yield the uid of each sample in order: the sidecar's, else the key."""
     for entry in manifest.shards:
         with Shard(manifest, entry) as shard:
-            table = shard.sidecar()
-            if "uid" in table.column_names:
-                yield from table["uid"].to_pylist()
-            else:
-                yield from (shard.key(i).rpartition("/")[2] for i in range(len(shard)))
+            yield from uids_in(shard)
+
+
+def uids_in(shard: Shard) -> list[str]:
+    """Return the uids of a shard's samples in use: the sidecar's, else the keys."""
+    table = shard.sidecar(["uid"])
+    return table["uid"].to_pylist() if table.num_columns else [shard.key(i).rpartition("/")[2] for i in range(len(shard))]
 
 
 def pack(uids: Iterable[str]) -> npt.NDArray[np.void]:
@@ -67,20 +69,82 @@ def pack(uids: Iterable[str]) -> npt.NDArray[np.void]:
     """
     import numpy as np
 
+    halves = np.frombuffer(_bytes(uids), dtype=">u8").astype("<u8").reshape(-1, 2)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))
+    return np.ascontiguousarray(halves[order]).view(np.dtype("u8,u8")).reshape(-1)
+
+
+def _bytes(uids: Iterable[str]) -> bytes:
     content = bytearray()
     for uid in uids:
         if not _UID.fullmatch(uid):
             raise UsageError(f"uid {uid!r}", "32 hex digits, lower case", "this set's keys are no uids; build shards from it first")
         content += bytes.fromhex(uid)
-    halves = np.frombuffer(bytes(content), dtype=">u8").astype("<u8").reshape(-1, 2)
-    order = np.lexsort((halves[:, 1], halves[:, 0]))
-    return np.ascontiguousarray(halves[order]).view(np.dtype("u8,u8")).reshape(-1)
+    return bytes(content)
 
 
 def unpack(uids: npt.NDArray[np.void]) -> Iterator[str]:
     """Yield the hex uids of a `u8,u8` array."""
     for high, low in zip(uids["f0"].tolist(), uids["f1"].tolist(), strict=True):
         yield f"{high:016x}{low:016x}"
+
+
+class UidSet:
+    """A sorted set of uids that can be asked about shards, and remembers which of them it has met."""
+
+    def __init__(self, uids: npt.NDArray[np.void]) -> None:
+        """Take a sorted `u8,u8` array; repeats count once."""
+        import numpy as np
+
+        uids = np.unique(uids)
+        self.high, self.low = np.ascontiguousarray(uids["f0"]), np.ascontiguousarray(uids["f1"])
+        self.met = np.zeros(len(uids), np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.met)
+
+    @property
+    def missing(self) -> int:
+        """How many of the uids were met in no shard yet."""
+        return int((~self.met).sum())
+
+    def places(self, uids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Return where each uid stands in the set, or -1."""
+        import numpy as np
+
+        halves = np.frombuffer(_bytes(uids), dtype=">u8").astype("<u8").reshape(-1, 2)
+        high, low = halves[:, 0], halves[:, 1]
+        at, end = np.searchsorted(self.high, high, "left"), np.searchsorted(self.high, high, "right")
+        found = np.full(len(high), -1, np.int64)
+        for step in range(int((end - at).max(initial=0))):  # once, unless two uids share their first half
+            inside = np.flatnonzero(at + step < end)
+            same = inside[self.low[at[inside] + step] == low[inside]]
+            found[same] = at[same] + step
+        return found
+
+    def holds(self, shard: Shard) -> npt.NDArray[np.bool_]:
+        """Return for each sample in use of a shard whether it is in the set."""
+        places = self.places(uids_in(shard))
+        self.met[places[places >= 0]] = True
+        return places >= 0
+
+
+def read_uid_file(path: str) -> UidSet:
+    """Read a list of uids: DataComp's .npy, or text with a uid on each line (empty lines and `# …` are passed over).
+
+    Raises:
+        UsageError: there is none, or something in it is no uid.
+        TornFileError: it is cut off.
+    """
+    if not fs.exists(path):
+        raise UsageError(f"no file at {path!r}", "DataComp's .npy, or text with a uid on each line")
+    if path.endswith(".npy"):
+        return UidSet(read_uids(path))
+    try:
+        lines = [line.partition("#")[0].strip() for line in fs.read_text(path).splitlines()]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: neither text nor named .npy", "DataComp's .npy, or text with a uid on each line") from error
+    return UidSet(pack(line.lower() for line in lines if line))
 
 
 def write_uids(path: str, uids: npt.NDArray[np.void]) -> None:

@@ -15,7 +15,7 @@ from shards.core.console import Progress, emit, say
 from shards.core.engine import Lost, map_unordered
 from shards.core.engines.local import default_workers
 from shards.core.errors import ProvenderError
-from shards.manifest import Manifest, ShardEntry, read_manifest
+from shards.manifest import Manifest, ShardEntry, read_manifest, without_removed
 from shards.reader import Shard
 
 CHUNK = 256
@@ -35,7 +35,7 @@ class VerifyConfig:
 
 @dataclass(frozen=True)
 class Part:
-    """A task: one shard of a set (`manifest` lists it alone), and for decoding a range of its window."""
+    """A task: one shard of a set (`manifest` lists it alone), and for decoding a range of its samples in use."""
 
     manifest: Manifest
     start: int = 0
@@ -58,7 +58,7 @@ class FileReport:
 
 def run(config: VerifyConfig) -> int:
     """Verify a set and print what is wrong; return 1 where anything is."""
-    manifest = read_manifest(config.folder)
+    manifest = read_manifest(config.folder, removed=True)
     workers = config.workers or default_workers()
     problems = list(verify(manifest, decode=config.decode, workers=workers, engine=config.engine))
     if config.json:
@@ -75,7 +75,10 @@ def run(config: VerifyConfig) -> int:
 
 
 def verify(manifest: Manifest, *, decode: bool = True, workers: int = 1, engine: str = "local") -> Iterator[Problem]:
-    """Yield every problem of a set: the manifest's own first, then by shard in order, then images."""
+    """Yield every problem of a set: the manifest's own first, then by shard in order, then images.
+
+    The files are held against the manifest as it is written; images are decoded where no tombstone stands.
+    """
     yield from checks.check_totals(manifest)
     yield from checks.check_sizes(manifest)
     yield from checks.check_strays(manifest)
@@ -91,7 +94,8 @@ def verify(manifest: Manifest, *, decode: bool = True, workers: int = 1, engine:
         yield from reports[_id(part.entry)].problems
     yield from _repeated(parts, reports)
     if decode:
-        yield from _images([p for p in parts if reports[_id(p.entry)].sound], workers, engine)
+        there = [p for p in parts if reports[_id(p.entry)].sound]
+        yield from _images([Part(without_removed(p.manifest)) for p in there], workers, engine)
 
 
 def check_files(part: Part) -> FileReport:
@@ -113,8 +117,7 @@ def check_files(part: Part) -> FileReport:
     problems += checks.check_adjacent(path, groups)
     problems += checks.check_keys(path, groups)
     sidecar = list(checks.check_sidecar(manifest.path_of(entry, ".parquet"), groups, rows))
-    start, stop = entry.window
-    keys = b"".join(_hash(group[0].key) for group in groups[start:stop])
+    keys = b"".join(_hash(group[0].key) for start, stop in entry.ranges for group in groups[start:stop])
     return FileReport(problems + sidecar, keys, not structure and not sidecar)
 
 
@@ -146,7 +149,7 @@ def _images(parts: list[Part], workers: int, engine: str) -> Iterator[Problem]:
     with Progress("decoded", sum(p.entry.used for p in parts)) as progress:
         for outcome in map_unordered(check_images, ranges, workers=workers, engine=engine, split=halves, timeout=600):
             if isinstance(outcome, Lost):
-                where = f"{outcome.spec.entry.path}, sample {outcome.spec.start} of its window"
+                where = f"{outcome.spec.entry.path}, sample {outcome.spec.start} of those in use"
                 found.append(Problem(where, outcome.reason, "an image that decodes", "shards remove, or build again"))
             else:
                 found += outcome.result
@@ -165,11 +168,10 @@ def _repeated(parts: list[Part], reports: dict[str, FileReport]) -> Iterator[Pro
         return
     seen: dict[str, str] = {}
     for part in parts:
-        start, stop = part.entry.window
         path = part.manifest.path_of(part.entry)
         with fs.open_read(path) as file:
-            groups = list(tar.samples(tar.walk(file, path)))[start:stop]
-        for key in (g[0].key for g in groups):
+            groups = list(tar.samples(tar.walk(file, path)))
+        for key in (group[0].key for start, stop in part.entry.ranges for group in groups[start:stop]):
             if int.from_bytes(_hash(key), "little") in suspects:
                 if key in seen and seen[key] != path:
                     yield Problem(f"{path}: {key}", f"stands in {seen[key]} too", "each key once in the set")
@@ -182,7 +184,7 @@ def _alone(manifest: Manifest, entry: ShardEntry) -> Manifest:
 
 
 def _id(entry: ShardEntry) -> str:
-    return f"{entry.path}{entry.window}"
+    return f"{entry.path}{entry.use}"
 
 
 def _rows(manifest: Manifest, entry: ShardEntry) -> object:

@@ -137,11 +137,11 @@ class Source:
 
         first, stop = int(self.starts[number]), int(self.starts[number + 1])
         shard = int(np.searchsorted(self._shard_starts, first, "right")) - 1
-        entry = self.manifest.shards[shard]
-        shift = entry.window[0] - int(self._shard_starts[shard])
-        groups = _groups(self.manifest, entry, first + shift, stop + shift)
+        entry, base = self.manifest.shards[shard], int(self._shard_starts[shard])
+        chosen = entry.positions()[first - base : stop - base]
+        groups = _groups(self.manifest, entry, chosen.tolist())
         ranges = np.array([(*_range(g, IMAGE_EXTENSIONS), *_range(g, ("txt",))) for g in groups], np.int64)
-        names = _names(self.manifest, entry, first + shift, stop + shift, [g[0].key for g in groups])
+        names = _names(self.manifest, entry, chosen, [g[0].key for g in groups])
         return _Block(self.manifest.path_of(entry), ranges, names)
 
 
@@ -150,29 +150,29 @@ def _range(group: list[tar.Member], extensions: tuple[str, ...]) -> tuple[int, i
     return (found.offset, found.size) if found else (0, -1)
 
 
-def _groups(manifest: Manifest, entry: ShardEntry, first: int, stop: int) -> list[list[tar.Member]]:
-    """Return the members of samples [first, stop) of a whole tar, parsing no more of its index than that."""
+def _groups(manifest: Manifest, entry: ShardEntry, chosen: list[int]) -> list[list[tar.Member]]:
+    """Return the members of some samples of a whole tar, parsing no more of its index than these."""
     path = manifest.path_of(entry)
     index = path.removesuffix(".tar") + ".idx"
     if not fs.exists(index):
         found = tar.read_index(path)
-        stated, groups = len(found), found[first:stop]
+        stated, groups = len(found), [found[i] for i in chosen if i < len(found)]
     else:
         head, *lines = fs.read_text(index).splitlines() or [""]
-        part = lines[first:stop]
+        part = [lines[i] for i in chosen if i < len(lines)]
         stated, groups = len(lines), tar.parse_index("\n".join([f"{head.partition(' ')[0]} {len(part)}", *part]), index)
     if stated != entry.samples:
         raise RunError(f"{path}: its index has {stated} samples", f"{entry.samples}, as the manifest says", "shards verify")
     return groups
 
 
-def _names(manifest: Manifest, entry: ShardEntry, first: int, stop: int, keys: list[str]) -> Any:
-    """Return uid, caption and captions of samples [first, stop) of a shard; a shard without sidecar has its keys."""
+def _names(manifest: Manifest, entry: ShardEntry, chosen: NDArray[np.int64], keys: list[str]) -> Any:
+    """Return uid, caption and captions of some samples of a whole shard; a shard without sidecar has its keys."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = manifest.path_of(entry, ".parquet")
-    if not fs.exists(path):
+    if not entry.sidecar_sha256 or not fs.exists(path):  # a foreign set's .parquet is no sidecar
         return pa.table({"uid": keys})
     with fs.open_read(path) as file:
         parquet = pq.ParquetFile(file)
@@ -183,4 +183,4 @@ def _names(manifest: Manifest, entry: ShardEntry, first: int, stop: int, keys: l
     if "uid" not in columns:
         raise RunError(f"{path}: no column 'uid'", ", ".join(parquet.schema_arrow.names))
     # take() copies: a slice would keep the whole shard's columns in memory.
-    return table.take(pa.array(range(first, stop), pa.int64())).combine_chunks()
+    return table.take(pa.array(chosen)).combine_chunks()

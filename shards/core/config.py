@@ -104,6 +104,8 @@ def _convert(annotation: Any, value: Any, where: str) -> Any:
     if origin in (tuple, list):
         if not isinstance(value, list | tuple):
             raise wrong
+        if args[0] is int and all(type(v) is int for v in value):
+            return tuple(value)  # a subset's ranges may be millions of numbers
         return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

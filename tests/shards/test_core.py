@@ -284,7 +284,7 @@ def test_a_manifest_reads_back_with_the_same_digest_from_anywhere(tmp_path):
     assert again.to_json() == (tmp_path / "manifest.json").read_text()
     assert str(tmp_path) not in again.to_json()
     assert json.loads((tmp_path / "sizes.json").read_text()) == {"00000.tar": 3, "00001.tar": 2}
-    assert [(e.window, e.used) for e in again.shards] == [((0, 3), 3), ((0, 2), 2)]
+    assert [(e.ranges, e.used) for e in again.shards] == [([(0, 3)], 3), ([(0, 2)], 2)]
     assert again.path_of(again.shards[1], ".idx") == f"{tmp_path}/00001.idx"
 
 
