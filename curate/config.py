@@ -27,12 +27,15 @@ class BuildConfig:
     images: str = option("", "pool made by `curate fetch`", metavar="DIR")
     name: str = option("", "the source's name in uids and ledger (default: its reader's)", metavar="NAME")
     captions: Literal["first", "longest", "sampled", "each"] | None = option(None, "which caption a sample gets (default: first)")
-    template: tuple[str, ...] = option((), "caption for labelled images, such as 'a photo of a {}'; several are drawn by uid")
+    template: tuple[str, ...] = option((), "caption for labelled images: 'a photo of a {}', one | seven | eighty, or a file; drawn by uid")
     samples: int | Literal["all"] | None = option(None, "samples to keep, or all", metavar="N|all")
     seed: int | None = option(None, "seed of the ranks (default: 0)")
     samples_per_shard: int | None = option(None, "samples in a shard (default: samples/512 within 1,000 and 10,000)")
     bytes_per_shard: int | None = option(None, "largest tar, in bytes")
     clean: bool | None = option(None, "repair and tidy captions (default: yes)")
+    clean_urls: Literal["keep", "drop"] | None = option(None, "web addresses in captions (default: keep)")
+    clean_handles: Literal["keep", "drop", "mask"] | None = option(None, "@handles in captions; mask: <usr> in their place (default: keep)")
+    clean_rules: Literal["redcaps"] | None = option(None, "redcaps: lower case, no brackets, sizes, handles, ASCII only")
     image_max_side: int | None = option(None, "shrink images whose longest side is over N pixels (default: keep all bytes)")
     exact: bool | None = option(None, "drop exact duplicates (default: yes)")
     near: bool | None = option(None, "drop near duplicates (default: yes)")
@@ -134,6 +137,7 @@ def resolve(config: BuildConfig) -> Recipe:
     plain: dict[str, Any] = {"samples": config.samples, "seed": config.seed, "clean": config.clean, "holdout": config.holdout}
     plain |= {"limit": config.limit, "bad_files": config.bad_files, "json": config.json_member}
     values |= {k: v for k, v in plain.items() if v is not None}
+    _clean(values, {"urls": config.clean_urls, "handles": config.clean_handles, "rules": config.clean_rules})
     _nest(values, "shards", {"samples": config.samples_per_shard, "bytes": config.bytes_per_shard})
     _nest(values, "dedup", {"exact": config.exact, "scope": config.dedup_scope})
     _nest(values, "dedup", {"prefer": config.prefer, "captions": config.duplicate_captions})
@@ -171,6 +175,16 @@ def _apply_source(values: dict[str, Any], config: BuildConfig) -> None:
         raise UsageError(f"--source and its flags describe one source; the recipe has {len(sources)}", "edit the recipe file")
     base = dict(sources[0]) if sources else {}
     values["sources"] = [base | given | {"options": {**base.get("options", {}), **options}}]
+
+
+def _clean(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Put `--clean-…` over what the recipe says of cleaning."""
+    given = {k: v for k, v in given.items() if v is not None}
+    if given and values.get("clean") is False:
+        raise UsageError(f"--no-clean, and yet --clean-{next(iter(given))}", "one of them")
+    if given:
+        base = values.get("clean")
+        values["clean"] = {**(base if isinstance(base, Mapping) else {}), **given}
 
 
 def _nest(values: dict[str, Any], key: str, given: Mapping[str, Any], always: Mapping[str, Any] | None = None) -> None:
@@ -219,7 +233,7 @@ def check(recipe: Recipe) -> Recipe:
         module = registry.get(SOURCES, spec.reader)
         if module.IMAGES == "pool" and not spec.images:
             raise UsageError(f"source {spec.name or spec.reader}: no images", "--images POOL", f"curate fetch --source {spec.reader} …")
-        templates = template.load(spec.template)
+        templates = template.load(spec.template or getattr(module, "TEMPLATES", ()))
         sources.append(dataclasses.replace(spec, name=spec.name or spec.reader, options=options, template=templates))
     names = [s.name for s in sources]
     if len(set(names)) < len(names):

@@ -1,19 +1,24 @@
 """Clean a caption: mojibake (ftfy), HTML entities and tags, invisible characters, white space.
 
-Words are never changed: no lower-casing, no removal of punctuation, `<PERSON>` and `a < b` stay. The result is one
-line, and cleaning it again changes nothing. Plain ASCII takes a fast path with the same result.
+Words are never changed: no lower-casing, no removal of punctuation, `<PERSON>` and `a < b` stay; what more may go on
+request stands in `rules.py`. The result is one line, and cleaning it again changes nothing. Text that no step of it would
+touch (plain ASCII, and whatever ftfy finds in order) takes a fast path with the same result.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import Literal
 
+from curate.captions import rules
 from shards.core.config import option
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,14 @@ class Clean:
 
 MOST_PASSES = 20  # what is nested deeper is no HTML but an attack on our time: its `<` and `&` go
 
-_PLAIN = re.compile(r"[ -%'-;=-~]*")  # printable ASCII without & and <
+# `&` and `<` that begin neither an entity nor a tag.
+_LONE = "&(?!#?[0-9A-Za-z]{1,24};)|<(?![A-Za-z/!])"
+_PLAIN = re.compile(rf"(?:[\t\n\r -%'-;=-~]++|{_LONE})*+")
+# Without line breaks (ftfy works line by line), ligatures, joiners, full widths, and all else that cleaning removes.
+_QUIET = re.compile(
+    rf"(?:[\t -%'-;=-~\xa0-\xac\xae-\u0131\u0134-\u0148\u014a-\u01c3\u01cd-\u01f0\u01f4-\u061b\u061d-\u180d\u180f-\u1fff"
+    rf"\u2010-\u2027\u2030-\u205e\u2070-\u2fff\u3001-\ud7ff\U00010000-\U0010ffff]++|{_LONE})*+"
+)
 _MARKUP = re.compile("[<&]")
 _NAMES = (
     "abbr|article|b|big|blockquote|body|br|center|cite|code|div|em|embed|figcaption|figure|font|form|h[1-6]|head|hr|html|i|iframe|"
@@ -50,7 +62,10 @@ _STRAY_JOINER = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![
 
 def cleaner(options: Clean | None) -> Callable[[str], str]:
     """Return the function that cleans a caption; without options it strips white space only."""
-    return clean if options else str.strip
+    if options is None:
+        return str.strip
+    steps = rules.steps(options.urls, options.handles, options.rules)
+    return (lambda text: _thorough(text, steps)) if steps else clean
 
 
 def clean(text: str) -> str:
@@ -58,21 +73,48 @@ def clean(text: str) -> str:
     passes = 0
     while not _PLAIN.fullmatch(text):
         passes += 1
-        better = _pass(text)
+        better = _quick_pass(text) or _pass(text)
         if better == text:
             return text
         text = _MARKUP.sub("", better) if passes == MOST_PASSES else better
     return " ".join(text.split())
 
 
-def _pass(text: str) -> str:
-    from ftfy import fix_text
-    from ftfy.fixes import unescape_html
+def _thorough(text: str, steps: list[Callable[[str], str]]) -> str:
+    """Clean, and take further steps, until nothing changes: what one leaves may be another's business."""
+    text = clean(text)
+    for _ in range(MOST_PASSES):
+        better = text
+        for step in steps:
+            better = step(better)
+        better = clean(better)
+        if better == text:
+            return text
+        text = better
+    return ""  # no caption needs that many
 
-    text = fix_text(unescape_html(text), unescape_html=False)
+
+def _quick_pass(text: str) -> str:
+    """Return what `_pass` would, for text where quotes and white space are all that it could change; else nothing."""
+    ftfy = _ftfy()
+    if _QUIET.fullmatch(text) and not ftfy.is_bad(text) and unicodedata.is_normalized("NFC", text):
+        return " ".join(ftfy.fixes.uncurl_quotes(text).split())
+    return ""
+
+
+def _pass(text: str) -> str:
+    ftfy = _ftfy()
+    text = ftfy.fix_text(ftfy.fixes.unescape_html(text), unescape_html=False)
     text = _TAG.sub(_gap, _HIDDEN_BLOCK.sub(" ", text))
     text = _STRAY_JOINER.sub("", _INVISIBLE.sub("", text))
     return " ".join(text.split())
+
+
+@cache
+def _ftfy() -> ModuleType:
+    import ftfy
+
+    return ftfy
 
 
 def _gap(tag: re.Match[str]) -> str:

@@ -87,10 +87,28 @@ def test_any_text_is_cleaned_once_and_for_all(text: str) -> None:
     once.encode()
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.text(st.characters(min_codepoint=0, max_codepoint=127)))
-def test_the_fast_path_changes_no_result(text: str) -> None:
+QUIET = "’“”‘–—…®™°éüñçßÅÂÃÐØ×²³œŒ€†µ·»«¡¿ПриветŁşğφ猫が中국語กไทيא\u0301\u00a0\u0131\u1e9e 😀❤\ufe0f\t& <>;amp#39.a"
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.one_of(
+        anything, st.text(st.characters(min_codepoint=0, max_codepoint=127)), st.text(QUIET), st.text(st.characters(max_codepoint=0x2122))
+    )
+)
+def test_the_fast_paths_change_no_result(text: str) -> None:
     assert clean(text) == slowly(text)
+
+
+def test_every_character_alone_and_in_company() -> None:
+    """Each code point between letters, and eight at a time (so that neighbours may make mojibake): fast is slow."""
+    for start in range(0, 0x30000, 8):
+        text = "".join(map(chr, range(start, start + 8)))
+        if module._QUIET.fullmatch(text):  # where it is not, the slow path is what runs
+            assert clean(text) == slowly(text), hex(start)
+    for c in map(chr, range(0x80, 0x2100)):
+        for text in (f"a{c}b", f"{c} {c}"):
+            assert clean(text) == slowly(text), hex(ord(c))
 
 
 @pytest.mark.parametrize(

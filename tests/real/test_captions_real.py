@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ftfy import fix_text
 
 from curate.captions import clean as module
-from curate.captions.clean import clean
+from curate.captions.clean import Clean, clean, cleaner
 from curate.filters import profanity
 
 
@@ -32,8 +33,10 @@ def captions(realdata: Path) -> list[str]:
 def test_the_fast_path_gives_the_same_on_real_captions(realdata: Path) -> None:
     found = captions(realdata)
     assert len(found) == 10_895
-    fast = sum(module._PLAIN.fullmatch(text) is not None for text in found)
-    assert fast > 0.9 * len(found)  # else this shows nothing
+    fast = [text for text in found if module._PLAIN.fullmatch(text)]
+    assert len(fast) > 0.9 * len(found)  # else this shows nothing
+    assert sum(bool(module._quick_pass(text)) for text in found if not text.isascii()) > 30
+    assert [t for t in fast if clean(t) != " ".join(fix_text(t).split())] == []  # ftfy, and white space
     assert [t for t in found if clean(t) != slowly(t)] == []
     assert [t for t in found if clean(clean(t)) != clean(t)] == []
 
@@ -47,10 +50,27 @@ def test_mojibake_is_fixed_and_good_text_stays(realdata: Path) -> None:
 
 
 def test_naughty_strings(realdata: Path) -> None:
+    everything = cleaner(Clean("drop", "drop", "redcaps"))
     for text in json.loads((realdata / "text/naughty_strings.json").read_text("utf-8")):
-        once = clean(text)
+        once, ascii = clean(text), everything(text)
+        assert once == slowly(text)
         assert clean(once) == once
+        assert everything(ascii) == ascii
         once.encode()
+        ascii.encode("ascii")
+
+
+def test_published_redcaps_captions_are_what_its_rules_make(realdata: Path) -> None:
+    """Its releases hold captions after these rules: the raw ones give them, and they stay (but for doubled spaces)."""
+    rules = cleaner(Clean(rules="redcaps"))
+    native = [json.loads(p.read_text("utf-8")) for p in sorted((realdata / "metadata/redcaps/native").iterdir())]
+    raw = [a for file in native for a in file.get("annotations", [file])]
+    assert len(raw) >= 3
+    assert [rules(a["raw_caption"]) for a in raw] == [a["caption"] for a in raw]
+    derived = [json.loads(p.read_text("utf-8")) for p in sorted((realdata / "metadata/redcaps/derived").iterdir())]
+    published = [" ".join(a["caption"].split()) for file in derived for a in file["annotations"]]
+    assert len(published) == 1500
+    assert [c for c in published if rules(c) != c] == []
 
 
 @pytest.fixture(scope="module")
