@@ -57,7 +57,7 @@ def run(config: SubsetConfig) -> None:
     refuse_other(config.output, parent, config.overwrite)
     shards, met = _select(parent, choose, start, stop)
     found = sum(e.used for e in shards)
-    if stop is not None and found < stop - start or not found:
+    if not found or (stop is not None and found < stop - start):
         asked = f"[{start}, {stop}) of" if stop is not None else "any of"
         raise UsageError(f"asked for {asked} the samples that meet this", f"at most {met:,}, all there are" if met else "there are none")
     if config.overwrite:
@@ -83,27 +83,19 @@ def _tell(config: SubsetConfig, parent: Manifest, manifest: Manifest, how: dict[
     if missing.get("uids_not_found"):
         say(f"{missing['uids_not_found']:,} of the {missing['uids']:,} uids are not in the set")
     if cut:
-        say(f"{len(cut)} of them cut: our readers and DALI (with the .idx here) honour that; other readers need --materialize")
-
-
-def subset(
-    parent: Manifest, shards: Sequence[ShardEntry], folder: str, *, materialize: bool = False, workers: int = 1, engine: str = "inline"
-) -> Manifest:
-    """Write a part of a set as a manifest in `folder`, and return it.
-
-    Args:
-        shards: the parent's entries, some left out, some cut to fewer samples.
-        materialize: write the shards that are cut as tars in `folder`; whole shards are never copied.
-    """
-    manifest = _write(parent, shards, folder, materialize=materialize, repack=False, workers=workers, engine=engine)
-    manifest.save(folder)
-    return manifest
+        say(f"{len(cut):,} of the shards are cut: our readers and DALI (with the .idx here) honour that; other readers need --materialize")
 
 
 def _write(
     parent: Manifest, chosen: Sequence[ShardEntry], folder: str, *, materialize: bool, repack: bool, workers: int, engine: str
 ) -> Manifest:
-    """Write what a subset needs besides its manifest, and return that."""
+    """Write what a subset needs besides its manifest, and return that.
+
+    Args:
+        chosen: the parent's entries, some left out, some cut to fewer samples.
+        materialize: write the shards that are cut as tars in `folder`; whole shards are not copied.
+        repack: write them all anew, into full shards.
+    """
     fs.make_dirs(folder)
     sources, licences = _counts(parent, chosen)
     if repack:
@@ -122,15 +114,16 @@ def _write(
         samples=sum(e.used for e in shards),
         bytes=sum(e.bytes for e in shards),
         shards=tuple(shards),
-        sources={
-            n: {k: v for k, v in s.items() if k in ("reader", "unit")} | {"kept": sources[n]}
-            for n, s in parent.sources.items()
-            if sources[n]
-        },
+        sources={n: _kept(s, sources[n]) for n, s in parent.sources.items() if sources[n]},
         licences=licences,
         parents=({"manifest": parent.digest, "samples": parent.samples},),
         folder=folder,
     )
+
+
+def _kept(source: dict[str, Any], n: int) -> dict[str, Any]:
+    """Return what a part of a set says of a source: what became of the other inputs is no part of it."""
+    return {k: v for k, v in source.items() if k in ("reader", "unit")} | {"kept": n}
 
 
 def _window(config: SubsetConfig, parent: Manifest) -> tuple[int, int | None]:
@@ -180,9 +173,7 @@ def known_columns(manifest: Manifest) -> pa.Schema:
             own = {field.name: field.type for field in shard.sidecar().schema}
         found = layers.columns_of(folder) | own | found
     if not found:
-        raise UsageError(
-            f"{manifest.folder!r} has no sidecars and no layers, so no columns to choose by", advice="--uids, or curate layer add"
-        )
+        raise UsageError(f"{manifest.folder!r} has neither sidecars nor layers: no columns to choose by", advice="--uids FILE")
     return pa.schema(list(found.items()))
 
 

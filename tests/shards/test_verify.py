@@ -146,7 +146,7 @@ def test_counts_and_windows(make_shards):
     _agree(folder, samples=5)
     assert any("4 samples; expected 5" in p for p in _problems(folder))
     _agree(folder, samples=4, use=(2, 9))
-    assert any("use [2, 9); expected a range inside [0, 4)" in p for p in _problems(folder))
+    assert any("use [2, 9]; expected rising half-open ranges inside [0, 4)" in p for p in _problems(folder))
 
 
 def test_members_that_differ(make_shards):
