@@ -6,9 +6,10 @@ A shard's name and its plan's digest decide whether it is there already.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curate.table import POINTER
 from shards.core import fs
@@ -17,6 +18,9 @@ from shards.core.engine import Done, map_unordered
 from shards.core.errors import RunError
 from shards.manifest import ShardEntry
 from shards.writer import finished, write_shard
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,19 +73,20 @@ def write_one(task: WriteTask) -> ShardEntry:
     if entry := finished(task.folder, task.name, task.digest):
         return entry
     with fs.open_read(task.plan) as file:
-        rows = pq.read_table(file)
+        rows = pq.ParquetFile(file).read()
     sidecar = rows.drop_columns([*(name for name, _ in POINTER), "class_name", "meta"])
-    return write_shard(task.folder, task.name, _samples(rows.to_pylist(), task.members), sidecar, task.digest)
+    return write_shard(task.folder, task.name, _samples(rows, task.members), sidecar, task.digest)
 
 
-def _samples(rows: list[dict[str, Any]], members: tuple[str, ...]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    import hashlib
-
-    for row in rows:
-        content = fs.read_range(row["path"], row["offset"], row["size"])
-        if hashlib.sha256(content).hexdigest() != row["sha256"]:
-            raise RunError(
-                f"{row['path']}: the bytes of {row['source_id']!r} (uid {row['uid']}) are not those that were measured",
-                advice="the file changed since: run the same command again, it measures anew what changed",
-            )
-        yield row["key"], {"jpg": content, **text_members(row, members)}
+def _samples(rows: pa.Table, members: tuple[str, ...]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield a shard's samples. Of a plan's columns few are looked at, unless `.json` holds them all."""
+    few = ["key", "source_id", "sha256", "caption", "class", *(name for name, _ in POINTER)]
+    with fs.Ranges() as ranges:
+        for row in (rows if "json" in members else rows.select(few)).to_pylist():
+            content = ranges.read(row["path"], row["offset"], row["size"])
+            if hashlib.sha256(content).hexdigest() != row["sha256"]:
+                raise RunError(
+                    f"{row['path']}: the bytes of {row['source_id']!r} (key {row['key']}) are not those that were measured",
+                    advice="the file changed since: run the same command again, it measures anew what changed",
+                )
+            yield row["key"], {"jpg": content, **text_members(row, members)}

@@ -17,6 +17,7 @@ from shards.core.errors import TornFileError, UsageError
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
+PIECE = 2**20
 MAX_MEMBER = 8 * 2**30 - 1  # eleven octal digits
 _INDEX_HEAD = re.compile(r"v1\.[12] (\d+)")
 
@@ -41,6 +42,13 @@ class Member:
         return self.name.rpartition("/")[2].partition(".")[2]
 
 
+# A header around its name, its size and its checksum: mode and owner, mtime; type, magic and what is empty.
+_FRONT, _TIME = b"0000444\0" + b"0000000\0" * 2, b"00000000000\0"
+_REST = b"".join((b"0", bytes(100), b"ustar\x0000", bytes(64), b"0000000\0" * 2, bytes(167)))
+_SUM = sum(_FRONT) + sum(_TIME) + sum(_REST) + 8 * ord(" ")
+_ZEROS = bytes(BLOCK)
+
+
 def header(name: str, size: int) -> bytes:
     """Return the 512-byte USTAR header of a regular file.
 
@@ -50,11 +58,9 @@ def header(name: str, size: int) -> bytes:
     encoded = name.encode("ascii", "strict")
     if len(encoded) > 99 or size > MAX_MEMBER:
         raise UsageError(f"tar member {name!r} of {size} bytes", "a name of at most 99 ASCII bytes, below 8 GiB")
-    block = b"".join((
-        encoded.ljust(100, b"\0"), b"0000444\0", b"0000000\0", b"0000000\0", b"%011o\0" % size, b"00000000000\0",
-        b" " * 8, b"0", bytes(100), b"ustar\x0000", bytes(64), b"0000000\0", b"0000000\0", bytes(167),
-    ))  # fmt: skip
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+    digits = b"%011o\0" % size
+    checksum = b"%06o\0 " % (_SUM + sum(encoded) + sum(digits))
+    return b"".join((encoded.ljust(100, b"\0"), _FRONT, digits, _TIME, checksum, _REST))
 
 
 def padded(size: int) -> int:
@@ -68,24 +74,33 @@ def tar_size(sizes: Iterable[int]) -> int:
 
 
 class TarWriter:
-    """Write members one after the other into an open binary file; remembers where each went."""
+    """Write members one after the other into an open binary file, gathered into large pieces."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.offset = file, 0
-        self.members: list[Member] = []
+        self._parts: list[bytes] = []
+        self._written = 0
 
-    def add(self, name: str, content: bytes) -> None:
-        """Append one member."""
-        self.file.write(header(name, len(content)))
-        self.file.write(content)
-        self.file.write(bytes(-len(content) % BLOCK))
-        self.members.append(Member(name, self.offset + BLOCK, len(content)))
-        self.offset += padded(len(content))
+    def add(self, name: str, content: bytes) -> int:
+        """Append one member; returns where in the tar its content begins."""
+        size = len(content)
+        self._parts += (header(name, size), content, _ZEROS[: -size % BLOCK])
+        begin = self.offset + BLOCK
+        self.offset += padded(size)
+        if self.offset - self._written >= PIECE:
+            self._flush()
+        return begin
 
     def close(self) -> None:
         """Write the end-of-archive blocks; the file itself stays open."""
-        self.file.write(END)
+        self._parts.append(END)
         self.offset += len(END)
+        self._flush()
+
+    def _flush(self) -> None:
+        self.file.write(b"".join(self._parts))
+        self._parts.clear()
+        self._written = self.offset
 
 
 def walk(file: IO[bytes], name: str = "tar", *, hostile: bool = False) -> Iterator[Member]:
@@ -224,5 +239,9 @@ def parse_index(text: str, name: str = "idx") -> list[list[Member]]:
 
 def format_index(groups: Iterable[list[Member]]) -> str:
     """Return the text of a DALI v1.2 index."""
-    lines = [" ".join(f"{m.ext} {m.offset} {m.size} {m.name}" for m in group) for group in groups]
+    return index_text([" ".join(f"{m.ext} {m.offset} {m.size} {m.name}" for m in group) for group in groups])
+
+
+def index_text(lines: list[str]) -> str:
+    """Return an index of lines, one a sample: `EXTENSION OFFSET SIZE NAME` of each of its members."""
     return f"v1.2 {len(lines)}\n" + "".join(line + "\n" for line in lines)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from shards import tar
 from shards.core import fs
@@ -47,6 +47,7 @@ def write_shard(
         UsageError: a key that some reader could not read, or members that differ from sample to sample.
     """
     stem = fs.join(folder, name)
+    lines: list[str] = []
     with fs.atomic_write(stem + ".tar") as file:
         out = _Hashing(file)
         writer = tar.TarWriter(out)  # type: ignore[arg-type]
@@ -57,18 +58,16 @@ def write_shard(
             if extensions is not None and tuple(members) != extensions:
                 raise UsageError(f"{name}: sample {key} has members {tuple(members)}", f"{extensions}, as the others")
             extensions = tuple(members)
-            for extension, content in members.items():
-                writer.add(f"{key}.{extension}", content)
+            lines.append(" ".join(_add(writer, extension, f"{key}.{extension}", content) for extension, content in members.items()))
         writer.close()
-    groups = list(tar.samples(writer.members))
-    if len(groups) != sidecar.num_rows:
-        raise UsageError(f"{name}: {len(groups)} samples", f"{sidecar.num_rows}, as the sidecar says")
-    index = tar.format_index(groups)
+    if len(lines) != sidecar.num_rows:
+        raise UsageError(f"{name}: {len(lines)} samples", f"{sidecar.num_rows}, as the sidecar says")
+    index = tar.index_text(lines)
     fs.write_text(stem + ".idx", index)
     sidecar_sha256 = write_sidecar(stem + ".parquet", sidecar, plan)
     return ShardEntry(
         path=f"{name}.tar",
-        samples=len(groups),
+        samples=len(lines),
         bytes=out.bytes,
         sha256=out.sha256.hexdigest(),
         index_sha256=hashlib.sha256(index.encode()).hexdigest(),
@@ -76,45 +75,23 @@ def write_shard(
     )
 
 
+def _add(writer: tar.TarWriter, extension: str, name: str, content: bytes) -> str:
+    """Append a member; returns what the index says of it."""
+    return f"{extension} {writer.add(name, content)} {len(content)} {name}"
+
+
 def write_sidecar(path: str, table: pa.Table, plan: str = "") -> str:
     """Write a sidecar and return its sha256. Equal tables give equal bytes."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     metadata = {**(table.schema.metadata or {}), PLAN_KEY: plan.encode()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", row_group_size=16384)
+    content = sink.getvalue()
     with fs.atomic_write(path) as file:
-        out = _Hashing(file)
-        sink: Any = _sink(out)
-        pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", row_group_size=16384)
-        sink.flush()
-    return out.sha256.hexdigest()
-
-
-def _sink(out: _Hashing) -> Any:
-    import pyarrow as pa
-
-    class _Sink:
-        closed = False
-
-        def write(self, content: bytes) -> int:
-            return out.write(bytes(content))
-
-        def flush(self) -> None: ...
-
-        def close(self) -> None: ...
-
-        def tell(self) -> int:
-            return out.bytes
-
-        def writable(self) -> bool:
-            return True
-
-        def readable(self) -> bool:
-            return False
-
-        def seekable(self) -> bool:
-            return False
-
-    return pa.PythonFile(_Sink(), mode="w")
+        file.write(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def finished(folder: str, name: str, plan: str) -> ShardEntry | None:

@@ -50,15 +50,15 @@ def test_what_ustar_cannot_hold_is_refused(name, size):
 
 def test_what_is_written_is_read_by_tarfile_gnu_tar_and_us(tmp_path):
     rng, path = random.Random(0), tmp_path / "a.tar"
-    members = {f"{i:04d}.{ext}": rng.randbytes(rng.choice([0, 1, 511, 512, 513, 3000])) for i in range(40) for ext in ("jpg", "txt")}
+    sizes = [0, 1, 511, 512, 513, 3000, tar.PIECE // 8, tar.PIECE + 1]
+    members = {f"{i:04d}.{ext}": rng.randbytes(rng.choice(sizes)) for i in range(40) for ext in ("jpg", "txt")}
     with path.open("wb") as file:
         writer = tar.TarWriter(file)
-        for name, content in members.items():
-            writer.add(name, content)
+        placed = [tar.Member(name, writer.add(name, content), len(content)) for name, content in members.items()]
         writer.close()
     assert path.stat().st_size == tar.tar_size(map(len, members.values())) == writer.offset
     assert _walk(path) == list(members.items())
-    assert list(tar.walk(io.BytesIO(path.read_bytes()))) == writer.members
+    assert list(tar.walk(io.BytesIO(path.read_bytes()))) == placed
     with tarfile.open(path) as file:
         assert {m.name: file.extractfile(m).read() for m in file} == members
     assert subprocess.run(["tar", "tf", path], check=True, capture_output=True, text=True).stdout.split() == list(members)
