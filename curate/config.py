@@ -165,8 +165,6 @@ def _apply_source(values: dict[str, Any], config: BuildConfig) -> None:
     reader = given.get("reader") or (sources[0].get("reader") if len(sources) == 1 else "")
     options = source_values(reader, config.extra)
     module = registry.get(SOURCES, reader) if reader else None
-    if module and module.IMAGES == "inline" and "images" in given and any(f.name == "images" for f in dataclasses.fields(module.Options)):
-        options["images"] = given.pop("images")  # such a reader finds its images itself, there
     if not given and not options:
         if not sources:
             raise UsageError("no source", "--source NAME --input PATH, or --config recipe.yaml")
@@ -233,6 +231,9 @@ def check(recipe: Recipe) -> Recipe:
         module = registry.get(SOURCES, spec.reader)
         if module.IMAGES == "pool" and not spec.images:
             raise UsageError(f"source {spec.name or spec.reader}: no images", "--images POOL", f"curate fetch --source {spec.reader} …")
+        if module.IMAGES == "inline" and "images" in options and spec.images:
+            options["images"] = spec.images  # such a reader finds its images itself, there
+            spec = dataclasses.replace(spec, images="")
         templates = template.load(spec.template or getattr(module, "TEMPLATES", ()))
         sources.append(dataclasses.replace(spec, name=spec.name or spec.reader, options=options, template=templates))
     names = [s.name for s in sources]

@@ -27,7 +27,7 @@ class SourceSpec:
     images: str = option("", "a pool made by `curate fetch`, joined on the id, else on the URL")
     captions: Literal["first", "longest", "sampled", "each"] = option("first", "which caption a sample gets")
     empty: Literal["next", "drop"] = option("next", "where cleaning empties the first caption: take the next one, or drop the sample")
-    template: tuple[str, ...] = option((), "captions for labelled images, such as 'a photo of a {}'")
+    template: tuple[str, ...] = option((), "captions for labelled images: 'a photo of a {}', one | seven | eighty, or a file")
     samples: int | None = option(None, "this source's quota")
     options: dict[str, Any] = option({}, "options of the reader")
 
@@ -75,6 +75,7 @@ class Balance:
 
     by: Literal["concepts", "class"] = option("concepts", "concepts found in captions (MetaCLIP), or classes in turn")
     concepts: str = option("", "a file of concepts, one per line (by: concepts)")
+    scope: Literal["source", "all"] = option("source", "count concepts within a source, or across all")
 
 
 @dataclasses.dataclass(frozen=True)

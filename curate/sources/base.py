@@ -12,6 +12,7 @@ and may have
 
     COLUMNS     ((name, type), …) of native numbers and tags that stay columns, spelt `<reader>.<name>` in the measured
                 table and the sidecar; their values are those of the record's `meta` under the same names
+    TEMPLATES   the templates that captions are made from where the recipe names none (see `captions/template.py`)
     layout(input, options) -> str     the native layout that was recognised, in a few words
     beside(input, options) -> list[str]     further files or folders that its records are made of: a change is noticed
 
