@@ -164,7 +164,6 @@ def _apply_source(values: dict[str, Any], config: BuildConfig) -> None:
     sources = values.get("sources", [])
     reader = given.get("reader") or (sources[0].get("reader") if len(sources) == 1 else "")
     options = source_values(reader, config.extra)
-    module = registry.get(SOURCES, reader) if reader else None
     if not given and not options:
         if not sources:
             raise UsageError("no source", "--source NAME --input PATH, or --config recipe.yaml")
