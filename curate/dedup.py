@@ -1,16 +1,17 @@
 """Near duplicates: an exact join of 64-bit hashes within a Hamming radius, then a greedy choice by preference.
 
-The join is a pigeonhole: two hashes within r bits agree on at least one of r+1 bands, so only hashes that share a
-band are compared. It finds all pairs (the tests hold it against brute force). The choice keeps a sample unless a
-*kept*, preferred one lies within the radius: no chains, nothing depends on arrival.
+The join (`curate/join.py`) finds all pairs: the tests hold it against brute force. The choice keeps a sample unless a *kept*,
+preferred one lies within the radius: no chains, nothing depends on arrival. A few thousand hashes are compared by numpy
+alone, so that a small build does not wait for a compiler.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from shards.core.engines.local import default_workers
+from shards.core.errors import RunError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,120 +20,101 @@ if TYPE_CHECKING:
     U64 = NDArray[np.uint64]
     I64 = NDArray[np.int64]
 
-HASH_BITS = 64
+FEW = 1 << 24  # comparisons that numpy does in a tenth of a second
+MOST = 2**32  # ids are 32 bits wide
 
 
-def bands(radius: int) -> list[tuple[int, int]]:
-    """Return r+1 bands as (shift, width); their widths differ by one bit at most and add up to 64."""
-    count = radius + 1
-    edges = [HASH_BITS * i // count for i in range(count + 1)]
-    return [(low, high - low) for low, high in itertools.pairwise(edges)]
-
-
-@cache
-def _kernels() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Compile the inner loops once a process; numba is imported only where there is something to join."""
-    import numba
-    import numpy as np
-
-    @numba.njit(cache=True, nogil=True)
-    def distance(a: Any, b: Any) -> Any:
-        x = a ^ b
-        x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
-        x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-        x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-        return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
-
-    @numba.njit(cache=True, nogil=True)
-    def join_band(hashes: Any, order: Any, shifts: Any, masks: Any, band: int, radius: int) -> Any:
-        """Compare all hashes that agree on one band; a pair is told only by the first band it agrees on."""
-        left, right = [], []
-        start = 0
-        while start < len(order):
-            stop = start + 1
-            key = (hashes[order[start]] >> shifts[band]) & masks[band]
-            while stop < len(order) and (hashes[order[stop]] >> shifts[band]) & masks[band] == key:
-                stop += 1
-            for i in range(start, stop):
-                for j in range(i + 1, stop):
-                    a, b = hashes[order[i]], hashes[order[j]]
-                    if distance(a, b) > radius:
-                        continue
-                    first = True
-                    for earlier in range(band):
-                        if ((a ^ b) >> shifts[earlier]) & masks[earlier] == 0:
-                            first = False
-                            break
-                    if first:
-                        left.append(min(order[i], order[j]))
-                        right.append(max(order[i], order[j]))
-            start = stop
-        return np.array(left, dtype=np.int64), np.array(right, dtype=np.int64)
-
-    @numba.njit(cache=True, nogil=True)
-    def greedy(count: int, left: Any, right: Any) -> Any:
-        """For pairs sorted by their later member, give each sample the kept one that replaces it, or -1."""
-        kept_by = np.full(count, -1, dtype=np.int64)
-        for i in range(len(left)):
-            if kept_by[left[i]] == -1 and kept_by[right[i]] == -1:
-                kept_by[right[i]] = left[i]
-        return kept_by
-
-    return join_band, greedy
-
-
-def pairs_within(hashes: U64, radius: int) -> tuple[I64, I64]:
-    """Return all pairs (i < j) of distinct hashes at most `radius` bits apart, sorted by (j, i).
-
-    Args:
-        hashes: shape (n,), all different.
-        radius: bits of 64.
-    """
-    import numpy as np
-
-    if len(hashes) < 2 or radius < 1:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    layout = bands(radius)
-    shifts = np.array([shift for shift, _ in layout], np.uint64)
-    masks = np.array([(1 << width) - 1 for _, width in layout], np.uint64)
-    join_band, _ = _kernels()
-    found = []
-    for band in range(len(layout)):
-        order = np.argsort((hashes >> shifts[band]) & masks[band], kind="stable")
-        found.append(join_band(hashes, order, shifts, masks, band, radius))
-    left, right = (np.concatenate(side) for side in zip(*found, strict=True))
-    order = np.lexsort((left, right))
-    return left[order], right[order]
-
-
-def near_duplicates(hashes: U64, radius: int) -> I64:
+def near_duplicates(hashes: U64, radius: int, threads: int = 0) -> I64:
     """Return for each sample the index of the kept one that it duplicates, or -1 if it is kept.
 
     Args:
         hashes: shape (n,), in order of preference: the first of a pair is the one to keep.
         radius: bits of 64; 0 finds equal hashes only.
+        threads: 0 means one per core.
     """
     import numpy as np
 
-    if len(hashes) == 0:
-        return np.empty(0, np.int64)
-    # Equal hashes collapse onto their most preferred sample first: no huge buckets, and the same result.
-    distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    preference = np.argsort(first, kind="stable")
-    by_preference = distinct[preference]
-    left, right = pairs_within(by_preference, radius)
-    _, greedy = _kernels() if len(left) else (None, _nothing)
-    kept_by = greedy(len(by_preference), left, right)
-    # From collapsed, preference-ordered groups back to samples.
-    place = np.empty(len(distinct), np.int64)
-    place[preference] = np.arange(len(distinct))
-    group = place[inverse]
-    representative = first[preference]
-    winner = np.where(kept_by[group] >= 0, representative[kept_by[group]], representative[group])
-    return np.where(winner == np.arange(len(hashes)), -1, winner)
+    n = len(hashes)
+    if n * n <= FEW:
+        return _choose_among_few(hashes, radius)
+    from curate.join import Column, choose, collapse, join, partition
+
+    _check(n)
+    threads = threads or default_workers()
+    stands_for = np.empty(n, np.uint32)
+    kept_by = np.full(n, -1, np.int64)
+    with ThreadPoolExecutor(threads) as pool:
+        # Equal hashes collapse onto their most preferred sample first: no huge buckets, and the same result.
+        column = Column(np.ascontiguousarray(hashes, np.uint64), np.arange(n, dtype=np.uint32))
+        for shift in range(0, 64, 11):
+            column, _ = partition(column, shift, min(11, 64 - shift), pool, threads)
+        left = collapse(column.hashes, column.ids, stands_for)
+        column = Column(column.hashes[:left], column.ids[:left])
+        pairs = np.concatenate([np.empty(0, np.uint64), *(join(column, None, radius, pool, threads) if radius else [])])
+    pairs.sort()
+    choose(pairs, kept_by, stands_for)
+    return kept_by
 
 
-def _nothing(count: int, left: I64, right: I64) -> I64:
+def pairs_within(hashes: U64, radius: int, threads: int = 0) -> tuple[I64, I64]:
+    """Return all pairs (i < j) of hashes at most `radius` bits apart, sorted by (j, i).
+
+    Args:
+        hashes: shape (n,). Equal ones make pairs too: collapse them first where they may be many.
+        radius: bits of 64.
+        threads: 0 means one per core.
+    """
+    return _pairs(hashes, None, radius, threads)
+
+
+def pairs_between(a: U64, b: U64, radius: int, threads: int = 0) -> tuple[I64, I64]:
+    """Return all pairs (i of a, j of b) at most `radius` bits apart, sorted by (j, i).
+
+    Args:
+        a: shape (n,).
+        b: shape (m,). Equal hashes make a pair each: collapse them first where they may be many.
+        radius: bits of 64.
+        threads: 0 means one per core.
+    """
+    return _pairs(a, b, radius, threads)
+
+
+def _pairs(a: U64, b: U64 | None, radius: int, threads: int) -> tuple[I64, I64]:
     import numpy as np
 
-    return np.full(count, -1, dtype=np.int64)
+    if len(a) * len(a if b is None else b) <= FEW:
+        return _pairs_among_few(a, b, radius)
+    from curate.join import Column, join
+
+    _check(max(len(a), 0 if b is None else len(b)))
+    threads = threads or default_workers()
+    left, right = (None if h is None else Column(np.ascontiguousarray(h, np.uint64), np.arange(len(h), dtype=np.uint32)) for h in (a, b))
+    assert left is not None
+    with ThreadPoolExecutor(threads) as pool:
+        pairs = np.concatenate(join(left, right, radius, pool, threads))
+    pairs.sort()
+    return (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64), (pairs >> np.uint64(32)).astype(np.int64)
+
+
+def _pairs_among_few(a: U64, b: U64 | None, radius: int) -> tuple[I64, I64]:
+    import numpy as np
+
+    near = np.bitwise_count((a if b is None else b)[:, None] ^ a[None, :]) <= radius
+    j, i = np.nonzero(np.tril(near, -1) if b is None else near)
+    return i, j
+
+
+def _choose_among_few(hashes: U64, radius: int) -> I64:
+    import numpy as np
+
+    kept_by = np.full(len(hashes), -1, np.int64)
+    for i in range(len(hashes)):
+        if kept_by[i] == -1:
+            later = kept_by[i + 1 :]
+            later[(later == -1) & (np.bitwise_count(hashes[i + 1 :] ^ hashes[i]) <= radius)] = i
+    return kept_by
+
+
+def _check(n: int) -> None:
+    if n >= MOST:
+        raise RunError(f"{n:,} hashes; a join takes fewer than {MOST:,}")

@@ -1,0 +1,268 @@
+"""All pairs of 64-bit hashes within a Hamming radius: the compiled loops. Imports numba: import it where there is work.
+
+A block-permutation join (Manku, Jain, Das Sarma, WWW 2007). The 64 bits are cut into radius + k blocks (or more); two
+hashes within the radius agree on at least k of the first radius + k. For every choice of k blocks (k is 1 or 2, by how many
+hashes there are) the hashes are bucketed by those bits, and a bucket's members are compared with one another. A pair is
+told only under the k lowest blocks it agrees on, so none is told twice.
+
+The first block of a choice parts the hashes in memory, once; a partition fits a core's cache, and the second blocks bucket
+it there. Comparing is one vector instruction per eight hashes where the processor counts bits that way: the inner loop
+only counts, and a hash with hits is looked at again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from math import comb
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+HASH_BITS = 64
+TASKS_PER_THREAD = 8
+ROOM = 1 << 16
+FEWEST = 4
+# What bucketing costs, in comparisons: a hash by its first block, a hash by its second, a bucket.
+FIRST, SECOND, BUCKET = 100.0, 130.0, 15.0
+# How much likelier than chance two photos agree on a choice of blocks of their pHashes (docs/LOG.md).
+SKEW = 2.0
+
+U64 = NDArray[np.uint64]
+U32 = NDArray[np.uint32]
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Hashes and the ids that stand for them in pairs, both of shape (n,)."""
+
+    hashes: U64
+    ids: U32
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+
+def blocks(radius: int, k: int) -> list[tuple[int, int]]:
+    """Return blocks as (shift, width), the highest bits first; widths differ by one bit at most and add up to 64.
+
+    There are radius + k, or more where they would be so wide that buckets are too many to count.
+    """
+    count = max(radius, FEWEST) + k
+    edges = [HASH_BITS * i // count for i in range(count, -1, -1)]
+    return [(low, high - low) for high, low in itertools.pairwise(edges)]
+
+
+def choose_k(hashes: int, pairs: float, radius: int) -> int:
+    """Return on how many blocks hashes must agree to be compared: what is cheapest for so many hashes and pairs of them."""
+
+    def cost(k: int) -> float:
+        choices, buckets = comb(radius + k, k), 2.0 ** (HASH_BITS * k / (max(radius, FEWEST) + k))
+        return hashes * ((radius + 1) * FIRST + (k - 1) * choices * SECOND) + choices * (buckets * BUCKET + SKEW * pairs / buckets)
+
+    return min((1, 2), key=cost)
+
+
+def join(left: Column, right: Column | None, radius: int, pool: Executor, threads: int, k: int = 0) -> list[U64]:
+    """Return the pairs within the radius, in pieces and in no order.
+
+    A pair is larger id << 32 | smaller id where a column is joined with itself (`right` is None), right id << 32 | left id
+    where there are two. k: 1 or 2; by default what is quicker.
+    """
+    n, m = len(left), 0 if right is None else len(right)
+    k = k or choose_k(n + m, n * n / 2 if right is None else n * m, radius)
+    layout = blocks(radius, k)
+    found: list[U64] = []
+    for first in range(radius + 1):
+        a, edges_a = partition(left, *layout[first], pool, threads)
+        b, edges_b = (a, edges_a) if right is None else partition(right, *layout[first], pool, threads)
+        task = partial(_join_span, a, edges_a, b, edges_b, layout, first, k, radius)
+        found += pool.map(task, _spans(edges_a + edges_b, threads * TASKS_PER_THREAD))
+    return found
+
+
+def _join_span(
+    a: Column, edges_a: I64, b: Column, edges_b: I64, layout: list[tuple[int, int]], first: int, k: int, radius: int, span: tuple[int, int]
+) -> U64:
+    """Join the partitions of a span; where pairs are too many for the room, once more with room enough."""
+    shifts = np.array([shift for shift, _ in layout], np.uint64)
+    masks = np.array([(1 << width) - 1 for _, width in layout], np.uint64)
+    room = ROOM
+    while True:
+        out = np.empty(room, np.uint64)
+        count = _join_partitions(
+            a.hashes, a.ids, edges_a, b.hashes, b.ids, edges_b, a is b, span[0], span[1], first, k, shifts, masks, radius, out
+        )
+        if count <= room:
+            return out[:count].copy()
+        room = count
+
+
+def partition(column: Column, shift: int, width: int, pool: Executor, threads: int) -> tuple[Column, I64]:
+    """Return the hashes bucketed by `width` bits from `shift` on, in stable order, and the buckets' 2**width + 1 edges."""
+    n = len(column)
+    ranges = list(itertools.pairwise(n * i // threads for i in range(threads + 1)))
+    counts = np.zeros((threads, 1 << width), np.int64)
+    list(pool.map(lambda t: _count(column.hashes, *ranges[t], shift, counts[t]), range(threads)))
+    edges = np.zeros((1 << width) + 1, np.int64)
+    np.cumsum(counts.sum(0), out=edges[1:])
+    cursors = edges[:-1] + np.cumsum(counts, 0) - counts
+    out = Column(np.empty(n, np.uint64), np.empty(n, np.uint32))
+    list(pool.map(lambda t: _move(column.hashes, column.ids, *ranges[t], shift, cursors[t], out.hashes, out.ids), range(threads)))
+    return out, edges
+
+
+def _spans(edges: I64, count: int) -> list[tuple[int, int]]:
+    """Cut the buckets into spans of about equally many hashes, so that threads end together."""
+    cuts = np.searchsorted(edges, edges[-1] * np.arange(count + 1) / count)
+    cuts[0], cuts[-1] = 0, len(edges) - 1
+    return [(int(a), int(b)) for a, b in itertools.pairwise(np.unique(cuts))]
+
+
+def _count_bits(typing_context: Any, x: Any) -> Any:
+    """Count the bits that are set: one instruction, and one that vectorises."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), codegen
+
+
+_popcount: Any = intrinsic(_count_bits)
+
+
+@njit(cache=True, nogil=True)
+def _count(hashes: U64, start: Any, stop: Any, shift: Any, counts: I64) -> None:
+    """Add up how many of hashes[start:stop] fall into each bucket."""
+    shift, mask = np.uint64(shift), np.uint64(len(counts) - 1)
+    for i in range(start, stop):
+        counts[(hashes[i] >> shift) & mask] += 1
+
+
+@njit(cache=True, nogil=True)
+def _move(hashes: U64, ids: U32, start: Any, stop: Any, shift: Any, cursor: I64, out_hashes: U64, out_ids: U32) -> None:
+    """Put hashes[start:stop] and their ids where their buckets' cursors stand."""
+    shift, mask = np.uint64(shift), np.uint64(len(cursor) - 1)
+    for i in range(start, stop):
+        bucket = (hashes[i] >> shift) & mask
+        place = cursor[bucket]
+        cursor[bucket] = place + 1
+        out_hashes[place] = hashes[i]
+        out_ids[place] = ids[i]
+
+
+@njit(cache=True, nogil=True)
+def _bucket(hashes: U64, ids: U32, start: Any, stop: Any, shift: Any, mask: Any, edges: I64, out_hashes: U64, out_ids: U32) -> None:
+    """Bucket a partition within the cache; bucket `key` then lies in [edges[key], edges[key + 1])."""
+    cursor = np.zeros(len(edges), np.int64)
+    _count(hashes, start, stop, shift, cursor[: mask + 1])
+    total = 0
+    for key in range(len(edges)):
+        edges[key] = total
+        total += cursor[key]
+        cursor[key] = edges[key]
+    _move(hashes, ids, start, stop, shift, cursor[: mask + 1], out_hashes, out_ids)
+
+
+@njit(cache=True, nogil=True)
+def _told_here(x: Any, first: Any, second: Any, shifts: U64, masks: U64) -> bool:
+    """Say whether the lowest blocks in which x = a ^ b is zero are `first` and, unless it is negative, `second`."""
+    wanted = first
+    for block in range(len(shifts)):
+        if (x >> shifts[block]) & masks[block] == 0:
+            if block != wanted:
+                return False
+            if block == second or second < 0:
+                return True
+            wanted = second
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _compare(
+    a: U64, ids_a: U32, start_a: Any, stop_a: Any, b: U64, ids_b: U32, start_b: Any, stop_b: Any, same: bool,
+    first: Any, second: Any, shifts: U64, masks: U64, radius: Any, out: U64, count: Any,
+) -> Any:  # fmt: skip
+    """Compare all of one bucket with all of another (or with itself); pairs go to `out` as long as there is room, and are counted."""
+    for i in range(start_a, stop_a):
+        x = a[i]
+        begin, end = np.uint64(i + 1 if same else start_b), np.uint64(stop_b)  # unsigned: an index that may be negative
+        hits = np.int64(0)  # does not vectorise
+        for j in range(begin, end):
+            hits += np.int64(_popcount(x ^ b[j]) <= np.uint64(radius))
+        if hits == 0:
+            continue
+        for j in range(begin, end):
+            y = x ^ b[j]
+            if _popcount(y) <= np.uint64(radius) and _told_here(y, first, second, shifts, masks):
+                if count < len(out):
+                    one, other = np.uint64(ids_a[i]), np.uint64(ids_b[j])
+                    if same and one > other:
+                        one, other = other, one
+                    out[count] = (other << np.uint64(32)) | one
+                count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _join_partitions(
+    a: U64, ids_a: U32, edges_a: I64, b: U64, ids_b: U32, edges_b: I64, same: bool, start: Any, stop: Any,
+    first: Any, k: Any, shifts: U64, masks: U64, radius: Any, out: U64,
+) -> Any:  # fmt: skip
+    """Join the partitions [start, stop), by themselves (k = 1) or under every second block; returns how many pairs there are."""
+    room_a, room_b = np.max(np.diff(edges_a[start : stop + 1])), np.max(np.diff(edges_b[start : stop + 1]))
+    in_a, named_a = np.empty(room_a, np.uint64), np.empty(room_a, np.uint32)
+    in_b, named_b = (in_a, named_a) if same else (np.empty(room_b, np.uint64), np.empty(room_b, np.uint32))
+    at_a = np.empty(np.int64(np.max(masks)) + 2, np.int64)
+    at_b = at_a if same else np.empty(len(at_a), np.int64)
+    count = np.int64(0)
+    for p in range(start, stop):
+        i, j, v, w = edges_a[p], edges_a[p + 1], edges_b[p], edges_b[p + 1]
+        if i == j or v == w:
+            continue
+        if k == 1:
+            count = _compare(a, ids_a, i, j, b, ids_b, v, w, same, first, -1, shifts, masks, radius, out, count)
+            continue
+        for second in range(first + 1, radius + 2):
+            shift, mask = np.int64(shifts[second]), np.int64(masks[second])
+            _bucket(a, ids_a, i, j, shift, mask, at_a, in_a, named_a)
+            if not same:
+                _bucket(b, ids_b, v, w, shift, mask, at_b, in_b, named_b)
+            for key in range(mask + 1):
+                if at_a[key + 1] - at_a[key] > same and at_b[key + 1] > at_b[key]:
+                    count = _compare(
+                        in_a, named_a, at_a[key], at_a[key + 1], in_b, named_b, at_b[key], at_b[key + 1], same,
+                        first, second, shifts, masks, radius, out, count,
+                    )  # fmt: skip
+    return count
+
+
+@njit(cache=True, nogil=True)
+def collapse(hashes: U64, ids: U32, stands_for: U32) -> Any:
+    """Keep the first of each run of equal hashes, in place, and note for every id which one that is; returns how many are left."""
+    count = 0
+    for i in range(len(hashes)):
+        if count == 0 or hashes[i] != hashes[count - 1]:
+            hashes[count], ids[count] = hashes[i], ids[i]
+            count += 1
+        stands_for[ids[i]] = ids[count - 1]
+    return count
+
+
+@njit(cache=True, nogil=True)
+def choose(pairs: U64, kept_by: I64, stands_for: U32) -> None:
+    """Fill kept_by (-1 everywhere): for pairs sorted by their later member, the kept one that replaces a sample."""
+    for pair in pairs:
+        later, earlier = np.int64(pair >> np.uint64(32)), np.int64(pair & np.uint64(0xFFFFFFFF))
+        if kept_by[earlier] == -1 and kept_by[later] == -1:
+            kept_by[later] = earlier
+    for i in range(len(kept_by)):
+        first = np.int64(stands_for[i])
+        if first != i:
+            kept_by[i] = first if kept_by[first] == -1 else kept_by[first]
