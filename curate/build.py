@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from curate.config import BuildConfig, resolve
 from curate.decide import Decided, decide, stages, waterfall
@@ -10,6 +11,7 @@ from curate.listing import join_pool, list_records
 from curate.measure import Part, codecs, measure, table_digest
 from curate.plan import class_names, members_of, plan, write_ledger
 from curate.recipe import Recipe, SourceSpec
+from curate.steps import steps_of
 from curate.write import write
 from shards.core import fs, registry
 from shards.core.config import dump
@@ -18,6 +20,9 @@ from shards.core.engine import prepare
 from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError
 from shards.manifest import NAME, Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from curate.embed import Embedded
 
 VERSION = "provender 0.1.0"
 # What the tasks of a build import, whatever the recipe.
@@ -34,27 +39,36 @@ def build_shards(config: BuildConfig) -> int:
     if config.dry_run:
         from curate.explain import as_text, explain
 
-        found = explain(recipe)
-        emit(found if config.json else as_text(found))
+        plan_of = explain(recipe)
+        emit(plan_of if config.json else as_text(plan_of))
         return 0
     if not config.output:
         raise UsageError("no output folder", "--output DIR")
     output, work = config.output.rstrip("/"), _work(config)
     _refuse_other(output, recipe, config.overwrite)
-    parts, torn = measured(recipe, work, config)
-    if _is_whole(output, recipe, table_digest(parts), config.overwrite):
+    found = measured(recipe, work, config)
+    if _is_whole(output, recipe, table_digest(found.parts), config.overwrite):
         say(f"{output}: this build is there already, nothing to do")
         return _finish(output, config.json)
-    decided = decide(recipe, parts, work, _workers(config))
+    decided = decide(recipe, found.parts, work, _workers(config), steps_of(recipe, found.embedded))
     _prepare(output, recipe)
-    manifest = _write(recipe, decided, parts, torn, work, output, config)
+    manifest = _write(recipe, decided, found, work, output, config)
     say(waterfall(decided.sources, stages(recipe)))
     say(f"{output}: {manifest.samples:,} samples in {len(manifest.shards)} shards")
     return _finish(output, config.json)
 
 
-def measured(recipe: Recipe, work: str, config: BuildConfig) -> tuple[list[Part], list[str]]:
-    """Run the measure pass over all sources; returns the parts and the torn inputs that were passed over."""
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The measured table in parts, the torn inputs that were passed over, and, where the recipe has a model, the parts' embeddings."""
+
+    parts: list[Part]
+    torn: list[str]
+    embedded: list[Embedded]
+
+
+def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
+    """Run the measure pass over all sources, and the model over what was measured."""
     prepare(TASK_MODULES, engine=config.engine)
     workers = _workers(config)
     listed: list[tuple[SourceSpec, list[str]]] = []
@@ -64,17 +78,18 @@ def measured(recipe: Recipe, work: str, config: BuildConfig) -> tuple[list[Part]
         torn += [f"{spec.name}: {name}" for name in broken]
         listed.append((spec, join_pool(files, spec.images, work) if spec.images else files))
     parts = measure(recipe, listed, work, workers, config.engine)
-    if recipe.embed:
-        from curate.embed import embed
+    if not recipe.embed:
+        return Measured(parts, torn, [])
+    from curate.embed import embed
 
-        parts = [embedded.part for embedded in embed(recipe.embed, parts, work, workers, config.engine)]
-    return parts, torn
+    embedded = embed(recipe.embed, parts, work, workers, config.engine)
+    return Measured([e.part for e in embedded], torn, embedded)
 
 
 def measure_only(config: BuildConfig) -> int:
     """`curate measure`: fill the work folder, so that builds with other thresholds, seeds or sizes start at once."""
     recipe = resolve(config)
-    parts, _ = measured(recipe, _work(config), config)
+    parts = measured(recipe, _work(config), config).parts
     emit({"rows": sum(p.rows for p in parts), "parts": len(parts), "table": table_digest(parts), "work": _work(config)})
     return 0
 
@@ -82,8 +97,8 @@ def measure_only(config: BuildConfig) -> int:
 def decide_only(config: BuildConfig) -> int:
     """`curate decide`: measure what is missing, decide, and print the ledger's counts; nothing is written."""
     recipe = resolve(config)
-    parts, _ = measured(recipe, _work(config), config)
-    decided = decide(recipe, parts, _work(config), _workers(config))
+    found = measured(recipe, _work(config), config)
+    decided = decide(recipe, found.parts, _work(config), _workers(config), steps_of(recipe, found.embedded))
     emit(decided.sources if config.json else waterfall(decided.sources, stages(recipe)))
     return 0
 
@@ -152,7 +167,7 @@ def _prepare(output: str, recipe: Recipe) -> None:
     fs.write_text(saved, text)
 
 
-def _write(recipe: Recipe, decided: Decided, parts: list[Part], torn: list[str], work: str, output: str, config: BuildConfig) -> Manifest:
+def _write(recipe: Recipe, decided: Decided, found: Measured, work: str, output: str, config: BuildConfig) -> Manifest:
     """Write shards, ledger, examples and report, and the manifest last: it is the commit."""
     from curate.report.build import write_report
     from curate.report.examples import choose_examples, write_examples
@@ -170,13 +185,13 @@ def _write(recipe: Recipe, decided: Decided, parts: list[Part], torn: list[str],
         shards=tuple(entries),
         builder=VERSION,
         recipe=recipe.digest,
-        table=table_digest(parts),
+        table=table_digest(found.parts),
         seed=recipe.seed,
         members=members,
         sources=decided.sources,
         licences=_licences(decided),
         classes=class_names(decided.con) if "cls" in members else (),
-        notes=notes | ({"bad_files": torn} if torn else {}),
+        notes=notes | ({"bad_files": found.torn} if found.torn else {}),
         folder=output,
     )
     decided.con.close()

@@ -1,0 +1,219 @@
+"""`--dry-run`: what a recipe would do, without opening an image.
+
+It resolves the recipe, looks for its inputs (what is missing is listed, not an error), and reads captions where they
+are there: what the caption filters would remove, per source and per class, before anything is removed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from curate.config import SOURCES, source_options
+from curate.decide.drop import captions
+from curate.decide.load import load
+from curate.listing import connect, record_row
+from curate.measure import MeasureTask, Part, describe, filter_columns, native_columns
+from curate.plan import shard_size
+from curate.recipe import Recipe, SourceSpec
+from curate.sources.base import Input
+from curate.table import measured_schema
+from shards.core import fs, registry
+from shards.core.config import dump
+from shards.core.console import table
+from shards.core.errors import TornFileError, UsageError
+
+RECORDS = 100_000  # read per source, unless --limit says otherwise
+_SHOWN = 12
+_BATCH = 4096
+# Unknown before images are opened: a filter that asks for them refuses nothing here.
+_OF_IMAGES = (
+    "width", "height", "original_width", "original_height", "original_format", "bytes", "sha256", "original_sha256", "phash", "information",
+    "frames",
+)  # fmt: skip
+
+
+@dataclasses.dataclass
+class Explained:
+    """One source: its inputs, the records that were read for their captions, and what is not there."""
+
+    spec: SourceSpec
+    inputs: list[Input]
+    missing: list[str]
+    layout: str = ""
+    records: int = 0
+    whole: bool = True
+
+
+def explain(recipe: Recipe, limit: int = RECORDS) -> dict[str, Any]:
+    """Return what a recipe would do, as plain values; at most `limit` records are read per source."""
+    sources: list[Explained] = []
+    with tempfile.TemporaryDirectory() as folder:
+        parts = []
+        for spec in recipe.sources:
+            sources.append(_look(spec))
+            parts.append(_described(recipe, sources[-1], min(limit, recipe.limit or limit), folder))
+        removed = _removed(recipe, parts)
+    kept = recipe.samples if isinstance(recipe.samples, int) else None
+    return {
+        "digest": recipe.digest,
+        "recipe": dump(recipe),
+        "samples_per_shard": shard_size(recipe, kept or 0) if kept or recipe.shards.samples else None,
+        "sources": [
+            {
+                "name": s.spec.name, "reader": s.spec.reader, "quota": s.spec.samples, "inputs": [i.name for i in s.inputs],
+                "layout": s.layout, "missing": s.missing, "records_read": s.records, "all_read": s.whole,
+            }
+            for s in sources
+        ],
+        "removed": removed,
+    }  # fmt: skip
+
+
+def _look(spec: SourceSpec) -> Explained:
+    """Find a source's inputs and sniff their layout."""
+    found = Explained(spec, [], [])
+    if spec.images and not fs.exists(spec.images):
+        found.missing.append(f"images {spec.images}")
+    try:
+        fs.find(spec.input)
+    except UsageError:
+        found.missing.append(f"input {spec.input}")
+        return found
+    module, options = registry.get(SOURCES, spec.reader), source_options(spec)
+    try:
+        found.inputs = module.inputs(spec.input, options)
+    except UsageError:
+        # A path among the options (an ImageNet tree, an id list) that is not there yet is missing, too.
+        absent = [v for v in spec.options.values() if isinstance(v, str) and "/" in v and not fs.exists(v)]
+        if not absent:
+            raise
+        found.missing += absent
+        return found
+    if found.inputs and hasattr(module, "layout"):
+        found.layout = module.layout(found.inputs[0], options)
+    return found
+
+
+def _described(recipe: Recipe, source: Explained, limit: int, folder: str) -> Part:
+    """Write the measured rows of a source, but for their images, as one part."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    task = MeasureTask("", 0, 0, 0, source.spec, recipe.clean, recipe.image_policy, "reference", recipe.filters, "", 0)
+    schema = measured_schema((*native_columns(source.spec.reader), *filter_columns(recipe.filters)))
+    records = _records(source)
+    rows = describe(task, _counted(source, islice(records, limit)))
+    path, written = fs.join(folder, f"{source.spec.name}.parquet"), 0
+    with pq.ParquetWriter(path, schema) as writer:
+        while batch := [row | dict.fromkeys(_OF_IMAGES) for row in islice(rows, _BATCH)]:
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            written += len(batch)
+    source.whole = next(records, None) is None
+    return Part((0, 0), path, "", written)
+
+
+def _counted(source: Explained, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for record in records:
+        source.records += 1
+        yield record
+
+
+def _records(source: Explained) -> Iterator[dict[str, Any]]:
+    module, options = registry.get(SOURCES, source.spec.reader), source_options(source.spec)
+    stamps: dict[str, str] = {}
+    for one in source.inputs:
+        try:
+            for record in module.read(one, options):
+                yield record_row(dataclasses.replace(record, image=None), one.name, stamps)
+        except TornFileError as error:
+            source.missing.append(f"the rest of {one.name}: {error.found}")
+
+
+def _removed(recipe: Recipe, parts: list[Part]) -> list[dict[str, Any]]:
+    """Return what words alone would remove, the first refusal owning a sample: by source, by class and by detail."""
+    con = connect("")
+    load(con, recipe, parts)
+    if recipe.dedup.captions:
+        captions(con)
+    con.execute("""
+        CREATE TABLE refused AS
+        SELECT source, class_name, coalesce(d.reason, refusal) AS reason, coalesce(d.detail, s.detail) AS detail
+        FROM samples s LEFT JOIN drops d USING (place) JOIN (SELECT place, class_name FROM measured) USING (place)
+        WHERE refusal <> '' OR d.reason IS NOT NULL
+    """)
+    total = sum(part.rows for part in parts)
+    query = "SELECT reason, count(*) AS n FROM refused GROUP BY 1 ORDER BY n DESC, 1"
+    found = [
+        {"reason": name, "count": count, "of": total, **{by: _counts(con, by, name) for by in ("source", "class_name", "detail")}}
+        for name, count in con.execute(query).fetchall()
+    ]
+    con.close()
+    return found
+
+
+def _counts(con: Any, column: str, reason: str) -> dict[str, int]:
+    query = f"SELECT {column}, count(*) AS n FROM refused WHERE reason = ? AND {column}::VARCHAR <> '' GROUP BY 1 ORDER BY n DESC, 1"
+    return dict(con.execute(query, [reason]).fetchall())
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """Return an explanation for reading: sources, sizes, what is missing, what captions alone would cost."""
+    recipe = found["recipe"]
+    lines = [_size(found), ""]
+    rows = [
+        [
+            s["name"],
+            s["reader"],
+            s["quota"] or "",
+            f"{len(s['inputs']):,}",
+            s["layout"],
+            f"{s['records_read']:,}{'' if s['all_read'] else ' (the first)'}",
+        ]
+        for s in found["sources"]
+    ]
+    lines.append(table(["source", "reader", "quota", "inputs", "layout", "records read"], rows))
+    missing = [f"  {s['name']}: {what}" for s in found["sources"] for what in s["missing"]]
+    lines += ["", "missing:", *missing] if missing else []
+    lines += ["", "filters, in this order: " + ", ".join(_options(f) for f in recipe["filters"]) or "none"]
+    lines += ["duplicates: " + _duplicates(recipe["dedup"])]
+    for removed in found["removed"]:
+        lines += [
+            "",
+            f"{removed['reason']} would remove {removed['count']:,} of {removed['of']:,} ({removed['count'] / removed['of']:.1%})",
+        ]
+        lines += [
+            f"  {by}: {_most(removed[key])}" for by, key in (("by source", "source"), ("by class", "class_name"), ("most often", "detail"))
+        ]
+    return "\n".join(line for line in lines if not line.endswith(": "))
+
+
+def _size(found: dict[str, Any]) -> str:
+    samples, per = found["recipe"]["samples"], found["samples_per_shard"]
+    size = f"{samples:,} samples" if isinstance(samples, int) else "all samples that survive"
+    shards = f" in {-(-samples // per):,} shards of {per:,}" if isinstance(samples, int) and per else ""
+    return f"recipe {found['digest'][:16]}: {size}{shards}, seed {found['recipe']['seed']}"
+
+
+def _duplicates(dedup: dict[str, Any]) -> str:
+    kinds = ["equal bytes"] if dedup["exact"] else []
+    if near := dedup["near"]:
+        kinds.append(f"pHashes within {near['radius']} of 64 bits ({near['hash']})")
+    kinds += ["equal captions"] if dedup["captions"] else []
+    if semantic := dedup["semantic"]:
+        kinds.append(f"embeddings within {semantic['epsilon']} cosine distance")
+    where = "across all sources" if dedup["scope"] == "all" else "within a source"
+    return f"{', '.join(kinds)}; {where}, by {dedup['prefer']}" if kinds else "none are looked for"
+
+
+def _options(entry: dict[str, Any]) -> str:
+    given = ", ".join(f"{k} {v}" for k, v in entry.items() if k != "name" and v not in (None, "", [], False))
+    return f"{entry['name']} ({given})" if given else str(entry["name"])
+
+
+def _most(counts: dict[str, int]) -> str:
+    shown = ", ".join(f"{name} {n:,}" for name, n in islice(counts.items(), _SHOWN))
+    return f"{shown}, and {len(counts) - _SHOWN:,} more" if len(counts) > _SHOWN else shown
