@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from curate import phash
@@ -85,7 +85,7 @@ def measure_key(task: MeasureTask) -> list[Any]:
         shaping.append([spec["name"], module.VERSION, [[name, content_of(getattr(options, name))] for name in module.MEASURE]])
     return [
         task.spec.name, task.spec.captions, task.spec.empty, list(task.spec.template), [clean.VERSION, task.clean] if task.clean else None,
-        native_columns(task.spec.reader), VERSION, phash.VERSIONS[task.hash], MAX_PIXELS, task.policy, shaping,
+        native_columns(task.spec.reader), POINTER, VERSION, phash.VERSIONS[task.hash], MAX_PIXELS, task.policy, shaping,
     ]  # fmt: skip
 
 
@@ -160,10 +160,12 @@ def measure_part(task: MeasureTask, killed: str = "") -> Part:
     return Part(order, stem + ".parquet", found_digest, len(rows))
 
 
-def describe(task: MeasureTask, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the measured rows of one record as far as its words go; its image is not opened."""
-    for row in _Measurer(task, "", "unopened").rows(record):
-        yield row | {"status": record["status"], "detail": record["detail"]}
+def describe(task: MeasureTask, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the measured rows of records as far as their words go; no image is opened."""
+    measured = _Measurer(task, "", "unopened")
+    for record in records:
+        for row in measured.rows(record):
+            yield row | {"status": record["status"], "detail": record["detail"]}
 
 
 def quarantine(task: MeasureTask, reason: str) -> Part:
@@ -192,6 +194,8 @@ class _Measurer:
         raws, cleaned = self._captions(record, image_id)
         image, content = self._image(record)
         values = json.loads(record["meta"]) if self.native and record["meta"] else {}
+        if self.task.spec.template:
+            values["template"] = template.choose(self.task.spec.template, image_id)
         common = {
             **{column: values.get(name) for column, name in self.native},
             "image_id": image_id, "source": source, "input": record["input"], "row": record["row"],
@@ -227,6 +231,8 @@ class _Measurer:
 
     def _image(self, record: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Return the image columns with the pointer, and the original bytes; a refused image keeps the pointer to its original bytes."""
+        import xxhash
+
         found = dict.fromkeys(("width", "height", "original_width", "original_height"), 0)
         row: dict[str, Any] = {
             **found,
@@ -237,6 +243,7 @@ class _Measurer:
             "phash": 0,
             "information": 0.0,
             "frames": 0,
+            "xxh3": 0,
         }
         row |= {k: record[k] for k in ("status", "detail", "path", "offset", "size")}
         if self.killed:
@@ -259,7 +266,7 @@ class _Measurer:
             self.blob += opened.encoded
         same = opened.encoded is None
         row["sha256"] = row["original_sha256"] if same else hashlib.sha256(opened.encoded or b"").hexdigest()
-        row["bytes"] = row["size"]
+        row |= {"bytes": row["size"], "xxh3": xxhash.xxh3_64_intdigest(opened.encoded or content)}
         return row | {k: v for k, v in vars(opened).items() if k != "encoded"}, content
 
     @staticmethod

@@ -55,12 +55,13 @@ def plan(recipe: Recipe, decided: Decided, work: str, output: str, members: tupl
     size = shard_size(recipe, decided.kept)
     folder = fs.join(work, "plans")
     fs.make_dirs(folder)
+    pointer = ", ".join(f'"{name}"' for name, _ in POINTER)
     own = "".join(f', "{name}"' for name, _ in columns_of(recipe))
     reader = decided.con.sql(f"""
         SELECT uid AS key, uid, source, source_id, url, caption, caption_raw, coalesce(merged.captions, m.captions) AS captions,
                width, height, original_width, original_height, original_format, bytes, sha256, original_sha256,
                lpad(lower(to_hex(phash)), 16, '0') AS phash, rank, class_index AS class, licence, class_name, meta{own},
-               path, "offset", size
+               {pointer}
         FROM measured m JOIN (SELECT place, rank FROM decided WHERE decision = 'kept') d USING (place) LEFT JOIN merged USING (place)
         ORDER BY rank
     """).to_arrow_reader(BATCH_ROWS)

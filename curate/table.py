@@ -1,7 +1,7 @@
 """The measured table: one row per input sample, written once, read by every decision.
 
-`path`, `offset`, `size` point at the bytes a shard will hold (or at the original ones of a refused image); they belong
-to one machine and stay out of the table's digest and of every output.
+`path`, `offset`, `size` point at the bytes a shard will hold (or at the original ones of a refused image), `xxh3` tells
+whether they are still the same; they belong to one machine and stay out of the table's digest and of every output.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MEASURED = (
     ("meta", "string"),
 )
 
-POINTER = (("path", "string"), ("offset", "int64"), ("size", "int64"))
+POINTER = (("path", "string"), ("offset", "int64"), ("size", "int64"), ("xxh3", "uint64"))
 
 
 def records_schema() -> pa.Schema:

@@ -6,7 +6,6 @@ A shard's name and its plan's digest decide whether it is there already.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -80,11 +79,13 @@ def write_one(task: WriteTask) -> ShardEntry:
 
 def _samples(rows: pa.Table, members: tuple[str, ...]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield a shard's samples. Of a plan's columns few are looked at, unless `.json` holds them all."""
-    few = ["key", "source_id", "sha256", "caption", "class", *(name for name, _ in POINTER)]
+    import xxhash
+
+    few = ["key", "source_id", "caption", "class", *(name for name, _ in POINTER)]
     with fs.Ranges() as ranges:
         for row in (rows if "json" in members else rows.select(few)).to_pylist():
             content = ranges.read(row["path"], row["offset"], row["size"])
-            if hashlib.sha256(content).hexdigest() != row["sha256"]:
+            if xxhash.xxh3_64_intdigest(content) != row["xxh3"]:
                 raise RunError(
                     f"{row['path']}: the bytes of {row['source_id']!r} (key {row['key']}) are not those that were measured",
                     advice="the file changed since: run the same command again, it measures anew what changed",
