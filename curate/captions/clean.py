@@ -47,8 +47,9 @@ _NAMES = (
     "tr|tt|u|ul|a"
 )
 _ATTRIBUTE = r"""\s+[\w:-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+)"""
-_TAG = re.compile(rf"</?({_NAMES})(?:{_ATTRIBUTE})*\s*/?>", re.IGNORECASE)
-_HIDDEN_BLOCK = re.compile(r"<!--.{0,999}?-->|<(script|style)\b[^<>]{0,999}>.{0,1999}?</\1\s*>", re.IGNORECASE | re.DOTALL)
+# ASCII, since else `ı` counts as an `I`.
+_TAG = re.compile(rf"</?({_NAMES})(?:{_ATTRIBUTE})*\s*/?>", re.IGNORECASE | re.ASCII)
+_HIDDEN_BLOCK = re.compile(r"<!--.{0,999}?-->|<(script|style)\b[^<>]{0,999}>.{0,1999}?</\1\s*>", re.IGNORECASE | re.DOTALL | re.ASCII)
 _INLINE = frozenset(
     ["a", "abbr", "b", "big", "cite", "code", "em", "font", "i", "nobr", "s", "small", "span", "strike", "strong", "sub", "sup", "tt", "u"]
 )

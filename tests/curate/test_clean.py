@@ -27,6 +27,7 @@ from shards.core.errors import UsageError
         ("<script>alert('x')</script>seen<!-- not seen --> too", "seen too"),
         ("&lt;i&gt;nested&lt;/i&gt;", "nested"),
         ("<<b>b>x", "x"),
+        ("<ı>&lt;\u200dı>", "<ı><ı>"),
         ("<PERSON> and <usr> at the gate", "<PERSON> and <usr> at the gate"),
         ("a < b and c > d, I <3 u", "a < b and c > d, I <3 u"),
         ("if x <b and y> z", "if x <b and y> z"),
