@@ -27,6 +27,9 @@ COMMANDS = {
     "report": Command(
         "curate.report.config:ReportConfig", "curate.report.build:report", "Write a build's report again, or print its numbers."
     ),
+    "forget": Command(
+        "curate.forget:ForgetConfig", "curate.forget:forget", "Take samples out of ledger, report and work; `shards remove` starts it."
+    ),
     "list": Command("curate.lists:ListConfig", "curate.lists:list_", "List sources, filters, and the reasons of the ledger."),
 }
 

@@ -62,7 +62,7 @@ def copy_shard(task: CopyTask) -> ShardEntry:
     """
     import pyarrow as pa
 
-    plan = digest([VERSION, [[m.path_of(m.shards[0]), m.shards[0]] for m in task.pieces]])
+    plan = digest([VERSION, [[dataclasses.replace(e, path=e.name, index=None) for e in m.shards] for m in task.pieces]])
     if entry := finished(task.folder, task.name, plan):
         return entry
     opened = [Shard(m, m.shards[0]) for m in task.pieces]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME = "manifest.json"
+ASIDE = "compact"  # folder in a build where rewritten shards wait for their manifest
 FORMAT, FORMAT_VERSION = "provender-shards", 1
 
 
@@ -120,8 +121,13 @@ class Manifest:
 
     def sizes(self) -> dict[str, int]:
         """Return open_clip's sizes.json: samples by name of the tar, or by its path where two folders have that name."""
-        names = Counter(entry.name for entry in self.shards)
-        return {entry.name if names[entry.name] == 1 else entry.path: entry.used for entry in self.shards}
+        folders: dict[str, set[str]] = {}
+        for entry in self.shards:
+            folders.setdefault(entry.name, set()).add(entry.path)
+        sizes = Counter[str]()
+        for entry in self.shards:
+            sizes[entry.name if len(folders[entry.name]) == 1 else entry.path] += entry.used
+        return dict(sizes)
 
     def save(self, folder: str) -> None:
         """Write manifest.json, and sizes.json for open_clip, into a folder; the manifest goes last."""

@@ -11,6 +11,7 @@ DECISIONS = ("kept", "holdout", "spare", "dropped")
 
 # The closed list of reasons that no filter owns. A filter's reason is its own name.
 REASONS = {
+    "removed": "taken down on request, or a copy of such a picture",
     "duplicate_id": "the source gives this id twice; the first one stands",
     "not_selected": "left out by the source's own options (a language, a list of ids)",
     "image_missing": "no image for this record in the pool",

@@ -101,14 +101,7 @@ def _write(
     if repack:
         shards = copy_shards(_repacked(parent, chosen, folder), workers, engine)
     else:
-        names = _free_names(chosen)
-        cut = [e for e in chosen if e.use is not None]
-        tasks = [CopyTask((piece(parent, e),), folder, names[e.path]) for e in cut] if materialize else []
-        copies = dict(zip((t.name for t in tasks), copy_shards(tasks, workers, engine), strict=True)) if tasks else {}
-        shards = [
-            moved(parent, e, folder) if e.use is None else copies.get(names[e.path]) or _windowed(parent, e, folder, names[e.path])
-            for e in chosen
-        ]
+        shards = moved_or_cut([(parent, entry) for entry in chosen], folder, materialize=materialize, workers=workers, engine=engine)
     return dataclasses.replace(
         parent,
         samples=sum(e.used for e in shards),
@@ -203,9 +196,20 @@ def _how(config: SubsetConfig, start: int, stop: int | None) -> dict[str, Any]:
     return how | ({"uids": fs.sha256(config.uids)} if config.uids else {})
 
 
-def moved(parent: Manifest, entry: ShardEntry, folder: str) -> ShardEntry:
-    """Return the entry of a whole shard as seen from another folder."""
-    return dataclasses.replace(entry, path=relative(parent.path_of(entry), folder), use=None, index=None)
+def moved_or_cut(
+    pairs: Sequence[tuple[Manifest, ShardEntry]], folder: str, *, materialize: bool = False, workers: int = 1, engine: str = "inline"
+) -> list[ShardEntry]:
+    """Return shards of some sets as seen from another folder; of the cut ones an index, or with `materialize` a copy, is written there."""
+    named = list(zip(_free_names([e for _, e in pairs]), pairs, strict=True))
+    tasks = [CopyTask((piece(m, e),), folder, name) for name, (m, e) in named if e.use is not None] if materialize else []
+    copies = dict(zip((t.name for t in tasks), copy_shards(tasks, workers, engine), strict=True)) if tasks else {}
+    found = []
+    for name, (manifest, entry) in named:
+        if entry.use is None:
+            found.append(dataclasses.replace(entry, path=relative(manifest.path_of(entry), folder), index=None))
+        else:
+            found.append(copies.get(name) or _windowed(manifest, entry, folder, name))
+    return found
 
 
 def _windowed(parent: Manifest, cut: ShardEntry, folder: str, name: str) -> ShardEntry:
@@ -238,13 +242,13 @@ def _repacked(parent: Manifest, chosen: Sequence[ShardEntry], folder: str) -> li
     return [*tasks, CopyTask(tuple(pieces), folder, f"{len(tasks):05d}")] if pieces else tasks
 
 
-def _free_names(shards: Sequence[ShardEntry]) -> dict[str, str]:
-    """Return a name for each shard's files: the tar's own, with a number where two folders have the same."""
-    names: dict[str, str] = {}
+def _free_names(shards: Sequence[ShardEntry]) -> list[str]:
+    """Return a name for each shard's files: the tar's own, with a number where that is taken."""
+    names: dict[str, None] = {}
     for number, entry in enumerate(shards):
         name = entry.name.removesuffix(".tar")
-        names[entry.path] = f"{name}-{number}" if name in names.values() else name
-    return names
+        names[f"{name}-{number}" if name in names else name] = None
+    return list(names)
 
 
 def _counts(parent: Manifest, shards: Sequence[ShardEntry]) -> tuple[Counter[str], dict[str, dict[str, int]]]:

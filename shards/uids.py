@@ -83,6 +83,16 @@ def _bytes(uids: Iterable[str]) -> bytes:
     return bytes(content)
 
 
+def hashes(keys: Iterable[str]) -> npt.NDArray[np.void]:
+    """Return a 128-bit hash of each key, whatever it is made of, as `u8,u8` in their order."""
+    import hashlib
+
+    import numpy as np
+
+    content = b"".join(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).digest() for key in keys)
+    return np.frombuffer(content, np.dtype("u8,u8"))
+
+
 def unpack(uids: npt.NDArray[np.void]) -> Iterator[str]:
     """Yield the hex uids of a `u8,u8` array."""
     for high, low in zip(uids["f0"].tolist(), uids["f1"].tolist(), strict=True):
@@ -96,7 +106,7 @@ class UidSet:
         """Take a sorted `u8,u8` array; repeats count once."""
         import numpy as np
 
-        uids = np.unique(uids)
+        self.uids = uids = np.unique(uids)
         self.high, self.low = np.ascontiguousarray(uids["f0"]), np.ascontiguousarray(uids["f1"])
         self.met = np.zeros(len(uids), np.bool_)
 

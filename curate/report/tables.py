@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from shards.core import fs
 from shards.core.errors import UsageError
-from shards.manifest import Manifest
+from shards.manifest import Manifest, ShardEntry
+from shards.reader import Shard
 from shards.schema import LEDGER, SIDECAR, arrow_schema
 
 if TYPE_CHECKING:
@@ -28,18 +29,27 @@ def open_tables(manifest: Manifest) -> Iterator[duckdb.DuckDBPyConnection]:
         UsageError: the folder has no ledger: it is a subset or a foreign set, not a build.
     """
     import duckdb
+    import pyarrow as pa
 
     folder = fs.join(manifest.folder, "ledger")
     ledger = [fs.join(folder, name) for name in fs.names(folder) if name.endswith(".parquet")]
     if not ledger:
         raise UsageError(f"no ledger in {manifest.folder!r}", "the folder of a finished build", "the build this set was cut from")
-    sidecars = [manifest.path_of(entry, ".parquet") for entry in manifest.shards]
+    sidecars = [manifest.path_of(entry, ".parquet") for entry in manifest.shards if entry.use is None]
+    cut = [entry for entry in manifest.shards if entry.use is not None]  # samples taken down are no part of the build any more
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as con:
         con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         con.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
         con.register("ledger", _dataset(ledger, LEDGER, _LEDGER))
-        con.register("kept", _dataset(sidecars, SIDECAR, _KEPT))
+        con.register("whole", _dataset(sidecars, SIDECAR, _KEPT))
+        con.register("cut", pa.concat_tables([_rows(manifest, entry) for entry in cut] or [_dataset([], SIDECAR, _KEPT)]))
+        con.execute("CREATE TEMP VIEW kept AS SELECT * FROM whole UNION ALL BY NAME SELECT * FROM cut")
         yield con
+
+
+def _rows(manifest: Manifest, entry: ShardEntry) -> Any:
+    with Shard(manifest, entry) as shard:
+        return shard.sidecar(_KEPT)
 
 
 def _dataset(paths: list[str], columns: tuple[tuple[str, str], ...], wanted: tuple[str, ...]) -> Any:

@@ -80,6 +80,15 @@ def remove(path: str) -> None:
         os.remove(path)
 
 
+def move(path: str, target: str) -> None:
+    """Move a file over another one, or to where none is."""
+    if is_remote(path):
+        fs, name = _remote(path)
+        fs.mv(name, _remote(target)[1])
+    else:
+        os.replace(path, target)
+
+
 def names(folder: str) -> list[str]:
     """Return the sorted names in a folder; an absent folder has none."""
     if not exists(folder):

@@ -1,0 +1,102 @@
+"""`shards compact`: rewrite the tars that hold samples out of use, so that their bytes are gone; whole tars stay as they are.
+
+What is new is written aside first, its manifest last. From then on the take-over can be broken off at any point, and
+the same command completes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from shards import layers, tombstones
+from shards.copy import CopyTask, copy_shards, piece
+from shards.core import fs
+from shards.core.config import option
+from shards.core.console import emit
+from shards.core.engines.local import default_workers
+from shards.core.errors import UsageError
+from shards.manifest import ASIDE, NAME, Manifest, read_manifest
+from shards.remove import start_curate
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """Flags of `shards compact`."""
+
+    folder: str = option(help="the build whose tars are rewritten", positional=True, metavar="BUILD")
+    workers: int | None = option(None, "worker processes; default: one per core")
+    engine: str = option("local", "local | inline (this process alone)")
+    json: bool = option(False, "print JSON")
+
+
+def run(config: CompactConfig) -> None:
+    """Rewrite what has to be, and say so."""
+    before = read_manifest(config.folder)
+    touched = compact(config.folder, workers=config.workers or default_workers(), engine=config.engine)
+    if fs.exists(fs.join(config.folder, "ledger")):
+        start_curate("report", config.folder)  # it names the manifest's digest
+    after = read_manifest(config.folder)
+    if config.json:
+        counts = {"manifest": after.digest, "samples": after.samples, "shards": len(after.shards), "rewritten": touched}
+        emit(counts | {"bytes": after.bytes, "bytes_before": before.bytes})
+    elif touched:
+        emit(f"{config.folder}: {touched:,} shards rewritten, {before.bytes - after.bytes:,} bytes less, {after.samples:,} samples")
+    else:
+        emit(f"{config.folder}: nothing to do, all samples of its shards are in use")
+
+
+def compact(folder: str, *, workers: int = 1, engine: str = "inline") -> int:
+    """Rewrite a build's shards without the samples that are not in use; return how many were touched.
+
+    Raises:
+        UsageError: the set's tars lie in other folders: a subset, whose cut shards are no waste.
+    """
+    aside = fs.join(folder, ASIDE)
+    if not fs.exists(fs.join(aside, NAME)):
+        manifest = read_manifest(folder)
+        if any("/" in e.path for e in manifest.shards):
+            raise UsageError(
+                f"{folder!r} uses tars of other folders", "the build that owns its tars", "shards subset --materialize copies them"
+            )
+        if all(e.use is None for e in manifest.shards):
+            tombstones.write(folder, {})
+            return 0
+        _write_aside(manifest, aside, workers, engine)
+    return _take_over(folder, aside)
+
+
+def _write_aside(manifest: Manifest, aside: str, workers: int, engine: str) -> None:
+    """Write the touched shards anew into a folder of their own, and last the manifest of the whole."""
+    touched = [e for e in manifest.shards if e.use is not None and e.used]
+    tasks = [CopyTask((piece(manifest, e),), aside, e.path.removesuffix(".tar")) for e in touched]
+    fs.make_dirs(aside)
+    new = dict(zip((e.path for e in touched), copy_shards(tasks, workers, engine), strict=True))
+    shards = tuple(new.get(e.path, e) for e in manifest.shards if e.used)
+    dataclasses.replace(manifest, shards=shards, bytes=sum(e.bytes for e in shards)).save(aside)
+
+
+def _take_over(folder: str, aside: str) -> int:
+    """Put the new files in the place of the old ones; safe to be repeated."""
+    new, old = read_manifest(aside), read_manifest(folder, removed=True)
+    now = {e.path: e for e in new.shards}
+    touched = [e for e in old.shards if e.path not in now or now[e.path] != e]
+    for entry in touched:
+        for suffix in (".tar", ".idx", ".parquet"):
+            _replace(aside, folder, entry.path.removesuffix(".tar") + suffix, gone=entry.path not in now)
+        for layer in layers.read_layers(folder):
+            name = fs.join(layers.FOLDER, layer, entry.path.removesuffix(".tar") + ".parquet")
+            _replace(aside, folder, name, gone=entry.path not in now)
+    # The tombstones name positions in the old tars: they go before the manifest, which until then names them by `use`.
+    tombstones.write(folder, {})
+    dataclasses.replace(new, folder=folder).save(folder)
+    fs.remove(aside)
+    return len(touched)
+
+
+def _replace(aside: str, folder: str, name: str, *, gone: bool) -> None:
+    """Move a new file over the old one; where the shard has no sample left, the old one goes."""
+    if gone:
+        fs.remove(fs.join(folder, name))
+    elif fs.exists(fs.join(aside, name)):
+        fs.move(fs.join(aside, name), fs.join(folder, name))

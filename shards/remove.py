@@ -1,0 +1,118 @@
+"""`shards remove`: take samples down. One small file beside the tars does it at once; the rest follows, and may be run again.
+
+From the tombstones on, no reader, loader or subset of these tars yields the samples. Then the manifest's counts follow, and
+`curate forget` takes them out of ledger, report and work folder. Their bytes go with `shards compact`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from shards import tombstones
+from shards.core import fs
+from shards.core.config import option
+from shards.core.console import Progress, emit, say
+from shards.core.errors import RunError, UsageError
+from shards.manifest import ASIDE, NAME, Manifest, read_manifest
+from shards.reader import Shard
+from shards.tombstones import Stone
+from shards.uids import UidSet, read_uid_file, uids_in
+
+
+@dataclass(frozen=True)
+class RemoveConfig:
+    """Flags of `shards remove`."""
+
+    folder: str = option(help="the build whose tars hold the samples; its subsets follow by themselves", positional=True, metavar="BUILD")
+    uids: str = option(help="the samples: text with a uid on each line, or DataComp's .npy", metavar="FILE")
+    work: str = option("", "the build's work folder, whose rows go too (default: BUILD.work)", metavar="DIR")
+    json: bool = option(False, "print JSON")
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a take-down came to: samples that went now, that had gone before, and the shards that still hold their bytes."""
+
+    samples: int
+    before: int
+    shards: int
+    not_found: int
+
+
+def run(config: RemoveConfig) -> None:
+    """Take samples down and say what came of it."""
+    uids = read_uid_file(config.uids)
+    removed = remove(config.folder, uids)
+    if fs.exists(fs.join(config.folder, "ledger")):
+        start_curate("forget", config.folder, "--uids", config.uids, *(["--work", config.work] if config.work else []))
+    if config.json:
+        emit(dataclasses.asdict(removed))
+        return
+    earlier = f", {removed.before:,} had gone before" if removed.before else ""
+    emit(f"{config.folder}: {removed.samples:,} samples taken down{earlier}")
+    if removed.not_found:
+        say(f"{removed.not_found:,} of the {len(uids):,} uids are in no shard; a next build leaves them out all the same")
+    if removed.shards:
+        say(f"{removed.shards:,} shards still hold their bytes, which nothing of ours reads any more: `shards compact` rewrites them")
+
+
+def remove(folder: str, uids: UidSet) -> Removed:
+    """Set tombstones for the samples of these uids, and make the manifest's counts follow.
+
+    Raises:
+        UsageError: the set's tars lie in other folders, where the take-down has to be made.
+    """
+    if fs.exists(fs.join(folder, ASIDE, NAME)):
+        raise UsageError(f"shards compact {folder} was broken off", "a build that is whole", "run it again, it completes; then take down")
+    before = read_manifest(folder)
+    there = read_manifest(folder, removed=True)
+    elsewhere = sorted({there.folder_of(e) for e in there.shards if "/" in e.path})
+    if elsewhere:
+        advice = "take the samples down there; every subset of that build follows at once"
+        raise UsageError(f"the tars of {folder!r} lie in {', '.join(elsewhere[:3])}", "the build that owns the tars", advice)
+    stones, earlier = _stones(there, uids)
+    tombstones.write(folder, stones)
+    after = read_manifest(folder)
+    after.save(folder)
+    touched = sum(1 for rows in stones.values() if rows)
+    return Removed(before.samples - after.samples, earlier, touched, uids.missing)
+
+
+def _stones(manifest: Manifest, uids: UidSet) -> tuple[dict[str, list[Stone]], int]:
+    """Return all tombstones, old and new, and how many of the uids had one already."""
+    stones = tombstones.read(manifest.folder)
+    old = [uid for rows in stones.values() for _, uid, _ in rows]
+    places = uids.places(uid for uid in old if len(uid) == 32)
+    earlier = places[places >= 0]
+    uids.met[earlier] = True
+    with Progress("look for uids", manifest.samples) as progress:
+        for entry in manifest.shards:
+            known = {at for at, _, _ in stones.get(entry.name, ())}
+            with Shard(manifest, entry) as shard:
+                chosen = uids.holds(shard).nonzero()[0].tolist()
+                names = uids_in(shard) if chosen else []
+                table = shard.sidecar(["source"]) if chosen else None
+            sources = (
+                table["source"].to_pylist() if table is not None and table.num_columns else [next(iter(manifest.sources), "")] * len(names)
+            )
+            positions = entry.positions()
+            new = [(int(positions[i]), names[i], sources[i]) for i in chosen if int(positions[i]) not in known]
+            if new:
+                stones[entry.name] = sorted([*stones.get(entry.name, ()), *new])
+            progress.add(entry.used)
+    return stones, len(earlier)
+
+
+def start_curate(*arguments: str) -> None:
+    """Let the room that made ledger, report and work folder do its part, as a command.
+
+    Raises:
+        RunError: it could not.
+    """
+    code = "import sys; from curate.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise RunError(f"curate {' '.join(arguments)}: exit code {done.returncode}", advice="the same command again does what is left")
