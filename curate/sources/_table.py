@@ -28,7 +28,8 @@ SUFFIXES = tuple(
     for packed in ("", ".gz", ".bz2")[: 1 + 2 * packings]
 )
 SNIFFED_RECORDS = 50
-_BATCH = 2048
+_BATCH = 1024
+_BUFFER = 1 << 20  # with this, and without pre-buffering, memory holds pages of a row group and not the file
 _TRUTHS = {**dict.fromkeys(("true", "yes", "y", "1"), True), **dict.fromkeys(("false", "no", "n", "0"), False)}
 _LONGEST_CELL = 200  # lines that one quoted cell may run over
 
@@ -160,7 +161,7 @@ def _parquet_rows(path: str, columns: tuple[str, ...]) -> Iterator[dict[str, Any
     import pyarrow.parquet as pq
 
     try:
-        with fs.open_read(path) as file, pq.ParquetFile(file) as parquet:
+        with fs.open_read(path) as file, pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER) as parquet:
             for batch in parquet.iter_batches(_BATCH, columns=list(columns)):
                 values = [_values(column) for column in batch.columns]
                 for row in zip(*values, strict=True):
