@@ -13,7 +13,7 @@ from curate.plan import class_names, members_of, plan, write_ledger
 from curate.recipe import Recipe, SourceSpec
 from curate.steps import steps_of
 from curate.write import write
-from shards.core import fs, registry
+from shards.core import fs, lean, registry
 from shards.core.config import dump
 from shards.core.console import emit, say
 from shards.core.engine import prepare
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from curate.embed import Embedded
 
 VERSION = "provender 0.1.0"
-# What the tasks of a build import, whatever the recipe.
+# What a build imports, whatever the recipe: its tasks, and this process itself, at the same time.
 TASK_MODULES = (
     "pyarrow.parquet", "scipy.fftpack", "PIL.JpegImagePlugin", "PIL.WebPImagePlugin", "PIL.ImageOps", "simplejpeg",
     "curate.measure", "curate.write", "curate.report.examples",
 )  # fmt: skip
+OWN_MODULES = ("pyarrow.parquet", "duckdb", "yaml", "PIL.Image", "jinja2", "curate.report.build")
 
 
 def build_shards(config: BuildConfig) -> int:
@@ -70,6 +71,7 @@ class Measured:
 def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
     """Run the measure pass over all sources, and the model over what was measured."""
     prepare(TASK_MODULES, engine=config.engine)
+    lean.load(OWN_MODULES)
     workers = _workers(config)
     listed: list[tuple[SourceSpec, list[str]]] = []
     torn: list[str] = []

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import time
 import traceback
 from collections import deque
@@ -22,6 +21,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from shards.core import lean
 from shards.core.engine import Done, Lost
 from shards.core.errors import ProvenderError, RunError
 
@@ -57,7 +57,7 @@ def _server_terms() -> Iterator[None]:
 def _serve(connection: Connection, fn: Callable[[Any], Any]) -> None:
     """Answer specs with results until the supervisor hangs up; runs in the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
-    _spare_pandas()
+    lean.spare_pandas()
     connection.send(_HELLO)
     while True:
         try:
@@ -74,22 +74,6 @@ def _serve(connection: Connection, fn: Callable[[Any], Any]) -> None:
             return
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             connection.send((False, RunError(f"a task's result cannot be sent: {error}", "a small picklable value")))
-
-
-def _spare_pandas() -> None:
-    """Keep pyarrow from importing pandas (a quarter second, 50 MB), which it does at the first list it is given, only to
-    know a pandas object when it meets one. Whatever imports pandas itself still has both work together."""
-    if "pyarrow" in sys.modules and "pandas" not in sys.modules:
-        sys.meta_path.insert(0, _NoPandas)  # type: ignore[arg-type]
-        sys.modules["pyarrow"].array([])
-        sys.meta_path.remove(_NoPandas)  # type: ignore[arg-type]
-
-
-class _NoPandas:
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
 
 
 def _portable(error: Exception) -> Exception:
