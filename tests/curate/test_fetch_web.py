@@ -35,6 +35,13 @@ def test_an_image_arrives_byte_for_byte(server: Server) -> None:
     assert server.headers[0]["Host"] == f"127.0.0.1:{server.port}"
 
 
+def test_a_redirect_to_the_removed_picture_is_no_image(server: Server) -> None:
+    """Imgur answers 200 there, with a picture: RedCaps' own downloader knows it by its name too."""
+    target = f"{server.url}/odd/removed.png"
+    assert download(f"{server.url}/to/{target}", LOCAL) == (None, f"removed: redirected to {target}")
+    assert download(target, LOCAL) == (photo(0), "")
+
+
 def test_redirects_are_followed_to_a_limit(server: Server) -> None:
     assert download(f"{server.url}/hops/{MAX_REDIRECTS}", LOCAL) == (photo(0), "")
     assert len(server.log) == MAX_REDIRECTS + 1
