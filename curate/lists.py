@@ -1,12 +1,12 @@
-"""`curate list`: the sources, filters and reasons there are, from their own docstrings."""
+"""`curate list`: the sources, filters, recipes and reasons there are, from their own words."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Literal
 
-from curate.config import FILTERS, SOURCES
-from shards.core import registry
+from curate.config import FILTERS, RECIPES, SOURCES
+from shards.core import recipes, registry
 from shards.core.config import describe, hints, option
 from shards.core.console import emit, table
 from shards.schema import REASONS
@@ -16,7 +16,7 @@ from shards.schema import REASONS
 class ListConfig:
     """List what a recipe may name."""
 
-    what: Literal["sources", "filters", "reasons"] = option("sources", "sources | filters | reasons", positional=True)
+    what: Literal["sources", "filters", "recipes", "reasons"] = option("sources", "sources | filters | recipes | reasons", positional=True)
     json: bool = option(False, "print JSON")
 
 
@@ -26,6 +26,10 @@ def list_(config: ListConfig) -> int:
         owned = {name: f"refused by the filter: {registry.summary(FILTERS, name)}" for name in registry.names(FILTERS)}
         rows = REASONS | owned
         emit([{"reason": k, "meaning": v} for k, v in rows.items()] if config.json else table(("reason", "meaning"), rows.items()))
+        return 0
+    if config.what == "recipes":
+        known = {name: _headline(name) for name in recipes.names(RECIPES)}
+        emit([{"name": k, "about": v} for k, v in known.items()] if config.json else table(("recipe", "what it builds"), known.items()))
         return 0
     package = SOURCES if config.what == "sources" else FILTERS
     found = []
@@ -37,6 +41,11 @@ def list_(config: ListConfig) -> int:
         lines += [f"    {option}: {text}" for option, text in options.items()]
     emit(found if config.json else "\n".join(lines))
     return 0
+
+
+def _headline(name: str) -> str:
+    """Return the first line of a recipe's comment."""
+    return (RECIPES / f"{name}.yaml").read_text().partition("\n")[0].removeprefix("# ")
 
 
 def options_of(package: str, name: str) -> dict[str, str]:
