@@ -124,7 +124,7 @@ def parser_for(config: type, prog: str, about: str, extra: Mapping[str, tuple[An
         assert group is not None
         # argparse reads `--no-…` as the negative of a switch; a plug-in's `no-…` is a switch of its own.
         keywords: dict[str, Any] = {"action": "store_true"} if name.startswith("no-") else _kind(annotation)
-        group.add_argument(f"--{name}", dest=name, help=text, **keywords)
+        group.add_argument(f"--{name}", dest=name, help=text.replace("%", "%%"), **keywords)
     return parser
 
 
