@@ -274,14 +274,15 @@ def refuse_other(output: str, parent: Manifest, overwrite: bool) -> None:
     """Refuse an output folder that holds a set, before any work is done.
 
     Raises:
-        UsageError: it does, and may not be replaced, or is the parent itself.
+        UsageError: it does, and may not be replaced, or what it holds is a build and no part of one.
     """
     if not fs.exists(fs.join(output, NAME)):
         return
     if not overwrite:
         raise UsageError(f"{output!r} holds a set already", advice="--overwrite, or another --output")
-    if read_manifest(output).digest == parent.digest:
-        raise UsageError(f"{output!r} is the set itself", "another folder")
+    own = any(fs.relative(parent.folder_of(e), output) == "." for e in parent.shards if _protocol(parent.folder_of(e)) == _protocol(output))
+    if own or not read_manifest(output, removed=True).parents:
+        raise UsageError(f"{output!r} holds tars of its own that others may use", "another folder: a build is never replaced by a part")
 
 
 def clear(folder: str) -> None:

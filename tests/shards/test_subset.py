@@ -115,6 +115,7 @@ def test_what_is_there_is_kept_unless_told(make_shards, tmp_path, capsys):
     assert _subset(folder, "--samples", "6", "--output", out, "--overwrite", "--json") == 0
     assert json.loads(capsys.readouterr().out.rpartition("\n{")[2].join(("{", "")))["samples"] == 6
     assert _subset(folder, "--samples", "6", "--output", folder, "--overwrite") == 2
+    assert _subset(out, "--samples", "3", "--output", folder, "--overwrite") == 2
     assert len(_keys(folder)) == 20
 
 
