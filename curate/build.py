@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from curate.config import BuildConfig, resolve
+from curate.config import FILTERS, SOURCES, BuildConfig, resolve
 from curate.decide import Decided, decide, stages, waterfall
 from curate.listing import join_pool, list_records
 from curate.measure import Part, codecs, measure, table_digest
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from curate.embed import Embedded
 
 VERSION = "provender 0.1.0"
-# What a build imports, whatever the recipe: its tasks, and this process itself, at the same time.
+# What a build imports: its tasks beside the recipe's plug-ins, and this process itself, at the same time.
 TASK_MODULES = (
-    "pyarrow.parquet", "scipy.fftpack", "PIL.JpegImagePlugin", "PIL.WebPImagePlugin", "PIL.ImageOps", "simplejpeg",
+    "pyarrow.parquet", "scipy.fftpack", "xxhash", "simplejpeg", "PIL.ImageOps", "PIL.BmpImagePlugin", "PIL.GifImagePlugin",
+    "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.PpmImagePlugin", "PIL.WebPImagePlugin",
     "curate.measure", "curate.write", "curate.report.examples",
 )  # fmt: skip
 OWN_MODULES = ("pyarrow.parquet", "duckdb", "yaml", "PIL.Image", "jinja2", "curate.report.build")
@@ -70,7 +71,8 @@ class Measured:
 
 def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
     """Run the measure pass over all sources, and the model over what was measured."""
-    prepare(TASK_MODULES, engine=config.engine)
+    plugins = [f"{SOURCES}.{spec.reader}" for spec in recipe.sources] + [f"{FILTERS}.{values['name']}" for values in recipe.filters]
+    prepare([*TASK_MODULES, *plugins], engine=config.engine)
     lean.load(OWN_MODULES)
     workers = _workers(config)
     listed: list[tuple[SourceSpec, list[str]]] = []

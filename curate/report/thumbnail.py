@@ -21,17 +21,28 @@ def thumbnail(content: bytes) -> bytes | None:
     """
     from PIL import Image
 
-    Image.init()
     Image.MAX_IMAGE_PIXELS = None  # our own limit stands before any decoding
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(content), formats=[f for f in FORMATS if f in Image.OPEN])
+            image = _open(content)
             if image.width * image.height > MAX_PIXELS:
                 return None
             return _encode(_upright_rgb(image))
         except Exception:  # noqa: BLE001  decoders raise anything on odd bytes; what is lost is one thumbnail
             return None
+
+
+def _open(content: bytes) -> Any:
+    """Open an image of one of FORMATS; the plug-ins of the rarer ones are imported only when the common ones refuse."""
+    from PIL import Image, UnidentifiedImageError
+
+    Image.preinit()
+    try:
+        return Image.open(io.BytesIO(content), formats=[f for f in FORMATS if f in Image.OPEN])
+    except UnidentifiedImageError:
+        Image.init()
+        return Image.open(io.BytesIO(content), formats=[f for f in FORMATS if f in Image.OPEN])
 
 
 def _upright_rgb(image: Any) -> Any:
