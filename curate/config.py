@@ -28,6 +28,7 @@ class BuildConfig:
     name: str = option("", "the source's name in uids and ledger (default: its reader's)", metavar="NAME")
     captions: Literal["first", "longest", "sampled", "each"] | None = option(None, "which caption a sample gets (default: first)")
     template: tuple[str, ...] = option((), "caption for labelled images: 'a photo of a {}', one | seven | eighty, or a file; drawn by uid")
+    empty: Literal["next", "drop"] | None = option(None, "where cleaning empties the first caption: the next one, or drop (default: next)")
     samples: int | Literal["all"] | None = option(None, "samples to keep, or all", metavar="N|all")
     seed: int | None = option(None, "seed of the ranks (default: 0)")
     samples_per_shard: int | None = option(None, "samples in a shard (default: samples/512 within 1,000 and 10,000)")
@@ -58,7 +59,7 @@ class BuildConfig:
     workers: int = option(0, "worker processes (default: one per core)")
     engine: str = option("local", "where tasks run")
     overwrite: bool = option(False, "replace another build in OUTPUT")
-    dry_run: bool = option(False, "print the resolved recipe and stop")
+    dry_run: bool = option(False, "say what the recipe would do, without opening an image; with --json the whole resolved recipe")
     json: bool = option(False, "print the result as JSON")
     extra: dict[str, Any] = option({})
 
@@ -160,6 +161,7 @@ def _apply_source(values: dict[str, Any], config: BuildConfig) -> None:
     spec = {"reader": config.source, "input": config.input, "images": config.images, "name": config.name}
     given: dict[str, Any] = {k: v for k, v in spec.items() if v}
     given |= {"captions": config.captions} if config.captions else {}
+    given |= {"empty": config.empty} if config.empty else {}
     given |= {"template": config.template} if config.template else {}
     sources = values.get("sources", [])
     reader = given.get("reader") or (sources[0].get("reader") if len(sources) == 1 else "")
