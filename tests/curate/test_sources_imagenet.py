@@ -1,0 +1,427 @@
+"""imagenet_templates and imagenet_captions: the same photos out of trees and tars, classes numbered and named, texts chosen."""
+
+from __future__ import annotations
+
+import collections
+import gzip
+import hashlib
+import importlib
+import importlib.util
+import itertools
+import json
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imagenet_sets as sets
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from imagenet_sets import MAP, NUMBERS, PHOTOS, VAL
+from native import jpeg, ledger, make_tar, pointed, records, sidecar
+
+from curate.captions import template
+from curate.sources import _imagenet, _synsets, imagenet_captions, imagenet_templates
+from curate.sources.base import Record
+from shards.core.errors import TornFileError, UsageError
+from shards.manifest import read_manifest
+from shards.sample import uid_of
+
+FORMS = ("tree", "class tars", "tar of tars", "kaggle", "tar of folders", "flat")
+
+
+def form(name: str, folder: Path) -> Path:
+    """Write the photos in one form, its map where people have it; returns the input."""
+    if name == "kaggle":
+        return sets.kaggle(folder)
+    sets.synset_map(folder)
+    if name == "tree":
+        return sets.tree(folder / "train").parent
+    if name == "class tars":
+        return sets.class_tars(folder / "train")
+    if name == "tar of tars":
+        return sets.train_tar(folder, folder.parent / "scratch")
+    if name == "tar of folders":
+        return make_tar(folder / "train.tar", [(f"train/{n.partition('_')[0]}/{n}", c) for n, c in PHOTOS.items()])
+    for photo, content in PHOTOS.items():
+        (folder / photo).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_the_same_photos(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = records(imagenet_templates, form(name, tmp_path / "imagenet"))
+    assert {r.source_id: pointed(r) for r in found} == PHOTOS
+    assert all(r.class_index == NUMBERS[r.source_id.partition("_")[0]] for r in found)
+    assert {r.class_name for r in found} == {"tench", "crane", "cuirass"}
+    assert all(json.loads(r.meta)["wnid"] == r.source_id.partition("_")[0] for r in found)
+    assert "1 class names stand for several classes" in capsys.readouterr().err
+    if "tar" in name:
+        assert all(r.image and r.image.path.endswith(".tar") for r in found)  # nothing is unpacked
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_validation_images_have_the_solutions_classes(tmp_path: Path, packed: bool) -> None:
+    root = sets.kaggle(tmp_path / "k")
+    if packed:
+        val = root / "ILSVRC/Data/CLS-LOC/val"
+        make_tar(root / "ILSVRC2012_img_val.tar", [(p.name, p.read_bytes()) for p in sorted(val.iterdir())])
+        found = records(imagenet_templates, root / "ILSVRC2012_img_val.tar")
+    else:
+        found = records(imagenet_templates, root, split="val")
+        assert found == records(imagenet_templates, root / "ILSVRC/Data/CLS-LOC/val")
+    assert {r.source_id: r.class_index for r in found} == {name: NUMBERS[wnid] for name, wnid in VAL.items()}
+    assert [pointed(r) for r in found] == [jpeg(20 + i) for i in range(len(VAL))]
+    (root / "LOC_val_solution.csv").unlink()
+    with pytest.raises(UsageError, match=r"LOC_val_solution\.csv, which is not there"):
+        records(imagenet_templates, root, split="val")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("ImageId,Label\na,n01440764\n", "its columns are ImageId, Label"),
+        ("ImageId,PredictionString\nILSVRC2012_val_00000001,65\n", "row 2: no class in '65'"),
+    ],
+)
+def test_a_solution_of_another_kind_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    root = sets.kaggle(tmp_path / "k")
+    (root / "other.csv").write_text(text)
+    with pytest.raises(UsageError, match=says):
+        records(imagenet_templates, root, split="val", labels=str(root / "other.csv"))
+
+
+def test_names_are_the_first_or_all(tmp_path: Path) -> None:
+    folder = form("tree", tmp_path)
+    assert {r.class_name for r in records(imagenet_templates, folder, synonyms="all")} == set(MAP.values())
+
+
+@pytest.mark.parametrize("kind", ["class index", "list", "lists", "lines"])
+def test_other_ways_to_name_classes(tmp_path: Path, kind: str) -> None:
+    names = ["Tench", "a bird, tall", "a_machine", "armour"]
+    text = {
+        "class index": json.dumps({str(i): [wnid, n] for i, (wnid, n) in enumerate(zip(MAP, names, strict=True))}),
+        "list": json.dumps(names),
+        "lists": json.dumps({"pets": ["cat"], "imagenet": names}),
+        "lines": "\n".join(names) + "\n",
+    }[kind]
+    (tmp_path / "names.json").write_text(text)
+    found = records(imagenet_templates, sets.tree(tmp_path / "train"), synsets=str(tmp_path / "names.json"))
+    assert [r.class_name for r in found][::2] == [n.replace("_", " ") if kind == "class index" else n for n in names]
+    assert [r.class_index for r in found] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "an empty file"),
+        ('["a", "b"]', "2 names for 4 classes"),
+        ('{"a": ["b"]}', r"not one list of 4 names, but a \(1\)"),
+        ("{", "not JSON"),
+        ("n01440764 tench\nnothing\n", "line 2: 'nothing'"),
+        ("n01440764 tench\nn01440764 tench\n", "n01440764 stands twice"),
+        ("n00000001 entity\n", "none of its classes is there"),
+    ],
+)
+def test_a_map_of_another_kind_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "map").write_text(text)
+    with pytest.raises(UsageError, match=says):
+        records(imagenet_templates, sets.tree(tmp_path / "train"), synsets=str(tmp_path / "map"))
+
+
+def test_ids_without_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no LOC_synset_mapping.txt"):
+        records(imagenet_templates, sets.tree(tmp_path / "train"))
+    with pytest.raises(UsageError, match="no synset map at"):
+        records(imagenet_templates, tmp_path / "train", synsets="nowhere.txt")
+
+
+def test_the_order_of_ilsvrcs_classes_is_held_against_its_hash(tmp_path: Path) -> None:
+    """timm ships the ids of the 1,000 classes in the order of published heads."""
+    package = importlib.util.find_spec("timm")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    ids = (Path(package.submodule_search_locations[0]) / "data/_info/imagenet_synsets.txt").read_text().split()
+    assert hashlib.sha256("\n".join(ids).encode()).hexdigest() == _synsets.ILSVRC2012
+    lines = [f"{id} name {i}\n" for i, id in enumerate(ids)]
+    (tmp_path / "map.txt").write_text("".join(lines))
+    assert _synsets.load(str(tmp_path / "map.txt"), list).digest == _synsets.ILSVRC2012
+    options = imagenet_templates.Options(synsets=str(tmp_path / "map.txt"))
+    (one, *_) = imagenet_templates.inputs(str(sets.tree(tmp_path / "train")), options)
+    assert "1,000 classes ordered by map.txt, digest 385e02404994 (ILSVRC 2012)" in imagenet_templates.layout(one, options)
+    (tmp_path / "map.txt").write_text("".join([lines[1], lines[0], *lines[2:]]))
+    with pytest.raises(UsageError, match="in another order"):
+        _synsets.load(str(tmp_path / "map.txt"), list)
+
+
+def test_plain_class_folders_need_no_map(tmp_path: Path) -> None:
+    for name in ("dog/1.jpg", "maine_coon/2.jpg", "dog/3.jpg", "maine_coon/.hidden.jpg", "maine_coon/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = records(imagenet_templates, tmp_path)
+    assert [(r.source_id, r.class_index, r.class_name) for r in found] == [
+        ("1.jpg", 0, "dog"),
+        ("3.jpg", 0, "dog"),
+        ("2.jpg", 1, "maine coon"),
+    ]
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("bus/1.jpg", "train/2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [r.class_name for r in records(imagenet_templates, tmp_path)] == ["bus", "train"]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p: (p / "a.txt").write_text("x"), "no classes of images"),
+        (lambda p: sets.tree(p / "val"), "no split 'train'"),
+        (lambda p: (p / "a.tar").write_bytes(b"<html>" * 200), "no tar"),
+        (lambda p: (p / "a.tar").write_bytes(gzip.compress(bytes(range(256)) * 9)), "gzipped tar"),
+    ],
+)
+def test_other_inputs_are_refused(tmp_path: Path, make: Callable[[Path], Any], says: str) -> None:
+    make(tmp_path)
+    with pytest.raises(UsageError, match=says):
+        imagenet_templates.inputs(str(tmp_path), imagenet_templates.Options())
+
+
+def test_hostile_names_and_foreign_classes_are_rows(tmp_path: Path) -> None:
+    sets.synset_map(tmp_path)
+    members = [
+        ("../../n01440764_1.JPEG", b"a"), ("/etc/n01440764_2.JPEG", b"b"), ("n01440764_3.JPEG", b"c"), ("notes.txt", b"d"),
+        ("n99999999/n99999999_4.JPEG", b"e"), ("._n01440764_3.JPEG", b"f"),
+    ]  # fmt: skip
+    found = records(imagenet_templates, make_tar(tmp_path / "n01440764.tar", members))
+    assert [r.status for r in found] == ["bad_record", "bad_record", "", "bad_record"]
+    assert [r.image for r in found if r.status] == [None] * 3
+    assert "leads out of the archive" in found[0].detail
+    assert "'n99999999' is not among the 4 classes" in found[3].detail
+    assert pointed(found[2]) == b"c"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_torn_tar_of_tars_gives_its_whole_photos(tmp_path: Path, data: st.DataObject) -> None:
+    path = sets.train_tar(tmp_path, tmp_path / "scratch")
+    whole = path.read_bytes()
+    places = {p.name: p.image for p in _imagenet.pictures(str(path), {})}
+    assert {n: whole[p.offset : p.offset + p.size] for n, p in places.items()} == PHOTOS
+    scratch = {wnid: (tmp_path / "scratch" / f"{wnid}.tar").stat().st_size for wnid in MAP}
+    ends = dict(zip(MAP, itertools.accumulate(512 + -(-size // 512) * 512 for size in scratch.values()), strict=True))
+    cut = data.draw(st.integers(512, max(ends.values())))
+    path.write_bytes(whole[:cut])
+    found = []
+    with pytest.raises(TornFileError, match="cut off"):
+        found.extend(p.name for p in _imagenet.pictures(str(path), {}))
+    assert set(found) <= {n for n, p in places.items() if p.offset + p.size <= cut}
+    # Class tars that are whole are read whole.
+    assert set(found) >= {n for n in PHOTOS if ends[n.partition("_")[0]] <= cut}
+
+
+@pytest.mark.slow
+def test_template_sets_are_those_of_open_clip() -> None:
+    """The oracle is open_clip's package itself, imported whole."""
+    metadata = importlib.import_module("open_clip.zero_shot_metadata")
+    assert template.named("eighty") == tuple(t("{}") for t in metadata.OPENAI_IMAGENET_TEMPLATES)
+    assert template.named("seven") == tuple(t("{}") for t in metadata.SIMPLE_IMAGENET_TEMPLATES)
+
+
+def test_template_sets_come_without_torch() -> None:
+    code = "import sys; from curate.captions import template; print(template.named('seven')[0], 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "itap of a {}. False\n"
+    assert {"a bad photo of a {}.", "a photo of the small {}.", "a tattoo of the {}."} <= set(template.named("eighty"))
+    assert [len(template.load((name,))) for name in ("one", "seven", "eighty")] == [1, 7, 80]
+    assert template.load(("one", "the {c}")) == ("a photo of a {}.", "the {c}")
+    with pytest.raises(UsageError, match="no template 'nine'"):
+        template.load(("nine",))
+
+
+def test_templates_are_drawn_evenly() -> None:
+    """Chi-square of 8,000 draws among 80: 79 degrees of freedom, below its 99.9% quantile of 123.6."""
+    eighty = template.load(("eighty",))
+    counts = collections.Counter(template.choose(eighty, uid_of("s", str(i))) for i in range(8000))
+    assert set(counts) == set(eighty)
+    assert sum((n - 100) ** 2 / 100 for n in counts.values()) < 123.6
+
+
+def test_a_build_of_templates(tmp_path: Path, build: Callable[..., tuple[int, Path, str]]) -> None:
+    root = sets.kaggle(tmp_path / "k")
+    (root / "ILSVRC/Data/CLS-LOC/train/n01440764/n01440764_999.JPEG").write_bytes(b"no image")
+    flags = ("--source", "imagenet_templates", "--input", root, "--samples", "all")
+    code, out, talk = build(*flags)
+    assert code == 0, talk
+    assert collections.Counter(r["reason"] for r in ledger(out)) == {"": 8, "undecodable": 1}
+    eighty = template.named("eighty")
+    rows = sidecar(out)
+    for row in rows:
+        wnid = row["source_id"].partition("_")[0]
+        chosen = eighty[int(hashlib.sha256(f"template:{row['uid']}".encode()).hexdigest()[:16], 16) % 80]
+        assert row["imagenet_templates.template"] == chosen
+        assert row["caption"] == chosen.replace("{}", MAP[wnid].partition(",")[0])
+        assert (row["imagenet_templates.wnid"], row["class"]) == (wnid, NUMBERS[wnid])
+    assert read_manifest(str(out)).classes == ("tench", "crane", "crane", "cuirass")
+    # The draw hangs on the uid alone: half of the photos get what they got among all.
+    for name in ("n01440764", "n03126707"):
+        for path in (root / "ILSVRC/Data/CLS-LOC/train" / name).iterdir():
+            path.unlink()
+    code, fewer, talk = build(*flags, output="fewer")
+    assert code == 0, talk
+    drawn = {r["uid"]: r["caption"] for r in rows}
+    assert all(drawn[r["uid"]] == r["caption"] for r in sidecar(fewer))
+    code, one, _ = build(
+        "--source", "imagenet_templates", "--input", root, "--samples", 2, "--template", "one", "--synonyms", "all", output="one"
+    )
+    assert {r["caption"] for r in sidecar(one)} <= {f"a photo of a {names}." for names in MAP.values()}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_captions_find_their_photos_in_every_form(tmp_path: Path, name: str) -> None:
+    images = form(name, tmp_path / "imagenet")
+    path = sets.captions(tmp_path, [sets.caption(n) for n in reversed(PHOTOS)] + [sets.caption("n01440764_7.JPEG")])
+    found = records(imagenet_captions, path, images=str(images))
+    assert {r.source_id: pointed(r) for r in found[:-1]} == PHOTOS
+    assert [r.class_index for r in found[:-1]] == [3, 3, 2, 2, 1, 1, 0, 0]
+    assert (found[-1].status, found[-1].detail, found[-1].image) == ("image_missing", "no n01440764/n01440764_7.JPEG in the images", None)
+
+
+def test_texts_of_a_record(tmp_path: Path) -> None:
+    name = "n01440764_100.JPEG"
+    path = sets.captions(
+        tmp_path, [sets.caption(name), sets.caption(name, title="", tags=None), sets.caption(name, description=None, tags=[])]
+    )
+    images = str(sets.tree(tmp_path / "train"))
+
+    def captions(**options: Any) -> list[tuple[str, ...]]:
+        return [r.captions for r in records(imagenet_captions, path, images=images, **options)]
+
+    assert captions() == [(f"Title {name} A day out one two",), ("A day out",), (f"Title {name}",)]
+    assert captions(text_fields=("title", "tags", "description"))[0] == (f"Title {name} one two A day out",)
+    assert captions(text_fields=("tags",)) == [("one two",), ("",), ("",)]
+    apart = captions(texts="apart")
+    assert apart == [(f"Title {name}", "A day out", "one two"), ("", "A day out", ""), (f"Title {name}", "", "")]
+    assert captions(text_fields=("title",), texts="apart") == [(f"Title {name}",), ("",), (f"Title {name}",)]
+
+
+def test_odd_records_are_rows(tmp_path: Path) -> None:
+    name = "n01440764_100.JPEG"
+    odd = [
+        sets.caption(name), "text", None, {}, sets.caption("../" + name, wnid="n01440764"), sets.caption(name, wnid="../n01440764"),
+        sets.caption(name, title="\ud800"), sets.caption(name, title=7), sets.caption(name, wnid=None), sets.caption(name, tags="a b"),
+    ]  # fmt: skip
+    path = sets.captions(tmp_path, odd)
+    found = records(imagenet_captions, path, images=str(sets.tree(tmp_path / "train")))
+    assert [r.status for r in found] == ["", *["bad_record"] * 5, "", "", "", ""]
+    assert found[6].captions == ("\ufffd A day out one two",)
+    assert found[7].captions == ("7 A day out one two",)
+    assert found[9].captions == (f"Title {name} A day out a b",)
+    assert [r.row for r in found] == list(range(len(odd)))
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "says"),
+    [
+        ([["n1.JPEG", "t"]], {}, "its records are lists"),
+        ([{"image_id": "a", "subreddit": "cats", "url": "u", "caption": "c"}], {}, "there is no 'filename'"),
+        ([{"filename": "a", "title": "t", "tags": []}], {}, "there is no 'description'"),
+        ([], {"text_fields": ()}, "text_fields: found none"),
+        ([], {"text_fields": ("title", "title")}, "text_fields: found title, title"),
+        ([], {"images": ""}, "no images"),
+        ([], {"images": "nowhere"}, "no file at 'nowhere'"),
+        ({"a": 1}, {}, "an object of a"),
+    ],
+)
+def test_other_metadata_is_refused_by_name(tmp_path: Path, value: Any, options: dict[str, Any], says: str) -> None:
+    images = str(sets.tree(tmp_path / "train"))
+    with pytest.raises(UsageError, match=says):
+        imagenet_captions.inputs(str(sets.captions(tmp_path, value)), imagenet_captions.Options(**{"images": images} | options))
+
+
+def test_the_published_zip_is_refused_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "imagenet_captions.zip").write_bytes(b"PK\x03\x04rest")
+    with pytest.raises(UsageError, match="zip file: unpack it first"):
+        imagenet_captions.inputs(
+            str(tmp_path / "imagenet_captions.zip"), imagenet_captions.Options(images=str(sets.tree(tmp_path / "train")))
+        )
+
+
+def test_torn_metadata_and_torn_images(tmp_path: Path) -> None:
+    rows = [sets.caption(n) for n in PHOTOS]
+    images = sets.train_tar(tmp_path, tmp_path / "scratch")
+    options = imagenet_captions.Options(images=str(images))
+    (one,) = imagenet_captions.inputs(str(sets.captions(tmp_path, rows)), options)
+    images.write_bytes(images.read_bytes()[: images.stat().st_size // 2])
+    found: list[Record] = []
+    with pytest.raises(TornFileError, match=r"img_train\.tar"):
+        found.extend(imagenet_captions.read(one, options))
+    assert [r.source_id for r in found] == list(PHOTOS)
+    assert 0 < sum(1 for r in found if not r.status) < len(found)
+    text = Path(one.path).read_text()
+    Path(one.path).write_text(text[: len(text) // 2])
+    again: list[Record] = []
+    with pytest.raises(TornFileError, match=r"imagenet_captions\.json"):
+        again.extend(imagenet_captions.read(one, options))
+    assert again == found[: len(again)]
+    assert again
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    images = str(sets.tree(tmp_path / "train"))
+
+    def peak(n: int) -> int:
+        path = sets.captions(tmp_path, [sets.caption(f"n01440764_{i}.JPEG", description="x" * 400) for i in range(n)])
+        options = imagenet_captions.Options(images=images)
+        (one,) = imagenet_captions.inputs(str(path), options)
+        tracemalloc.start()
+        assert sum(1 for _ in imagenet_captions.read(one, options)) == n
+        result = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return result
+
+    peak(10)
+    assert peak(16_000) < 1.3 * peak(5_000)
+
+
+def test_a_build_of_captions(tmp_path: Path, build: Callable[..., tuple[int, Path, str]]) -> None:
+    """Mark-up and line feeds are cleaned; profane texts, missing images and repeated file names are rows."""
+    images = sets.class_tars(tmp_path / "train")
+    names = list(PHOTOS)
+    rows = [
+        sets.caption(names[0], description='Caught\nat <a href="http://h.example">dawn</a> &amp; sold', tags=[]),
+        sets.caption(names[1], title="fuck", description=None, tags=[]),
+        sets.caption(names[2], title="", description="<b></b>", tags=[]),
+        sets.caption("n03146219_7.JPEG"),
+        sets.caption(names[4], title="again", description="", tags=["x-y"]),
+        sets.caption(names[4]),
+    ]
+    path = sets.captions(tmp_path, rows)
+    code, out, talk = build("--source", "imagenet_captions", "--input", path, "--images", images, "--samples", "all")
+    assert code == 0, talk
+    assert [r["reason"] for r in sorted(ledger(out), key=lambda r: r["row"])] == [
+        "", "profanity", "caption_missing", "image_missing", "", "duplicate_id",
+    ]  # fmt: skip
+    found = {r["source_id"]: r for r in sidecar(out)}
+    assert found[names[0]]["caption"] == f"Title {names[0]} Caught at dawn & sold"
+    assert found[names[4]]["caption"] == "again x-y"
+    assert found[names[4]]["imagenet_captions.wnid"] == "n03126707"
+
+
+def test_an_image_that_arrives_later_is_noticed(tmp_path: Path, build: Callable[..., tuple[int, Path, str]]) -> None:
+    images = sets.tree(tmp_path / "train")
+    name = "n01440764_100.JPEG"
+    content = (images / "n01440764" / name).read_bytes()
+    (images / "n01440764" / name).unlink()
+    path = sets.captions(tmp_path, [sets.caption(n) for n in PHOTOS])
+    flags = ("--source", "imagenet_captions", "--input", path, "--images", images, "--samples", "all", "--work", tmp_path / "work")
+    code, out, talk = build(*flags)
+    assert code == 0, talk
+    assert read_manifest(str(out)).samples == 7
+    (images / "n01440764" / name).write_bytes(content)
+    code, out, talk = build(*flags, output="later")
+    assert code == 0, talk
+    assert read_manifest(str(out)).samples == 8
