@@ -82,7 +82,8 @@ def measure_key(task: MeasureTask) -> list[Any]:
     shaping = []
     for spec in task.filters:
         module, options = registry.get(FILTERS, spec["name"]), filter_options(spec)
-        shaping.append([spec["name"], module.VERSION, [[name, content_of(getattr(options, name))] for name in module.MEASURE]])
+        beside = [fs.sha256(path) for path in module.files(options)] if hasattr(module, "files") else []
+        shaping.append([spec["name"], module.VERSION, [[name, content_of(getattr(options, name))] for name in module.MEASURE], beside])
     return [
         task.spec.name, task.spec.captions, task.spec.empty, list(task.spec.template), [clean.VERSION, task.clean] if task.clean else None,
         native_columns(task.spec.reader), POINTER, VERSION, phash.VERSIONS[task.hash], MAX_PIXELS, task.policy, shaping,

@@ -12,6 +12,7 @@ A filter module has
 
 and may have
 
+    files(options) -> list[str]    files that shape the columns though no option names them: their content is versioned
     prepare(options, con)      makes the tables that its SQL needs, on the DuckDB connection that decides
 
 The reason in the ledger is the filter's name. Its docstring has four headings: what it does, why, example, options.

@@ -15,6 +15,7 @@ from ftfy import fix_text
 from curate.captions import clean as module
 from curate.captions.clean import Clean, clean, cleaner
 from curate.filters import profanity
+from curate.filters._words import matcher
 
 
 def slowly(text: str) -> str:
@@ -75,14 +76,14 @@ def test_published_redcaps_captions_are_what_its_rules_make(realdata: Path) -> N
 
 @pytest.fixture(scope="module")
 def find() -> Callable[[str], list[str]]:
-    """Return the default matcher."""
-    return profanity.matcher(profanity._entries(""), profanity._read(profanity.ALLOW_FILE))
+    """Return the default matcher, disguises and all."""
+    return matcher(profanity.read(profanity._default()), profanity.read(profanity.ALLOW_FILE), disguised=True)
 
 
 def test_no_class_name_is_profane_and_the_allow_list_does_it(realdata: Path, find: Callable[[str], list[str]]) -> None:
     sets = json.loads((realdata / "reference/en_classnames.json").read_text("utf-8"))
     assert {"imagenet1k", "pets"} <= sets.keys()
-    bare = profanity.matcher(profanity._entries(""), [])
+    bare = matcher(profanity.read(profanity._default()), [])
     named = sorted({name for classes in sets.values() for name in classes})
     assert [name for name in named if find(f"a photo of a {name}.")] == []
     flagged = {name for name in named if bare(name)}
@@ -92,28 +93,48 @@ def test_no_class_name_is_profane_and_the_allow_list_does_it(realdata: Path, fin
 
 
 def test_the_real_lists_spare_maine_coons(realdata: Path) -> None:
-    entries = profanity._read(str(realdata / "text/wordlists/LDNOOBW/en"))
-    assert profanity.matcher(entries, [])("a photo of a Maine Coon") == ["coon"]
-    assert profanity.matcher(entries, profanity._read(profanity.ALLOW_FILE))("a photo of a Maine Coon") == []
+    entries = profanity.read(str(realdata / "text/wordlists/LDNOOBW/en"))
+    assert matcher(entries, [])("a photo of a Maine Coon") == ["coon"]
+    assert matcher(entries, profanity.read(profanity.ALLOW_FILE))("a photo of a Maine Coon") == []
 
 
 def test_every_list_finds_its_own_entries(realdata: Path) -> None:
     folder = realdata / "text/wordlists/LDNOOBW"
     for path in sorted(p for p in folder.iterdir() if p.name != "LICENSE"):
-        entries = profanity._read(str(path))
-        find = profanity.matcher(entries, [])
+        entries = profanity.read(str(path))
+        find = matcher(entries, [])
         assert [e for e in entries if not find(f"« {e} »")] == [], path.name
 
 
+def test_lists_of_all_languages_together_keep_the_classes(realdata: Path) -> None:
+    folder = realdata / "text/wordlists/LDNOOBW"
+    entries = [e for p in sorted(folder.iterdir()) if p.name != "LICENSE" for e in profanity.read(str(p))]
+    find = matcher([*entries, *profanity.read(profanity._default())], profanity.read(profanity.ALLOW_FILE), disguised=True)
+    sets = json.loads((realdata / "reference/en_classnames.json").read_text("utf-8"))
+    flagged = {name: found for key in ("imagenet1k", "pets") for name in sets[key] if (found := find(f"a photo of a {name}."))}
+    assert flagged == {}
+    for text, word in (("Leccami la figa", "figa"), ("connasse", "connasse"), ("这是鸡巴", "鸡巴")):
+        assert word in find(text)
+
+
+def test_pets_folders_have_harmless_names(realdata: Path, find: Callable[[str], list[str]]) -> None:
+    names = {p.stem.rpartition("_")[0].replace("_", " ") for p in (realdata / "classification/oxford-pets").rglob("*.jpg")}
+    assert len(names) > 30
+    assert [name for name in names if find(f"a photo of a {name}")] == []
+
+
 def test_precision_and_recall_on_labelled_texts(realdata: Path, find: Callable[[str], list[str]]) -> None:
-    """Measured: 0 of 400 clean texts; 66 of 250 profane ones (mostly disguised spellings, which whole words cannot find);
-    64 of 80 offensive tweets; 14 of 10,895 real captions."""
+    """Measured: 0 of 400 clean texts; 81 of 250 profane ones (the others: words of no list, other languages, words run together);
+    64 of 80 offensive tweets; 15 of 10,895 real captions. Disguises add none to the latter."""
     with (realdata / "text/labelled_offensive.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     total = Counter(r["label"] for r in rows)
     hits = Counter(r["label"] for r in rows if find(r["text"]))
     assert (total["clean"], total["clean-scunthorpe"], total["profane"]) == (150, 250, 250)
     assert hits["clean"] == hits["clean-scunthorpe"] == 0
-    assert hits["profane"] >= 60
+    assert hits["profane"] >= 80
     assert hits["offensive"] >= 60
-    assert sum(bool(find(c)) for c in captions(realdata)) <= 20
+    flagged = {c for c in captions(realdata) if find(c)}
+    assert len(flagged) <= 16
+    plain = matcher(profanity.read(profanity._default()), profanity.read(profanity.ALLOW_FILE))
+    assert flagged == {c for c in captions(realdata) if plain(c)}
