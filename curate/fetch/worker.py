@@ -9,7 +9,7 @@ import functools
 import multiprocessing
 import os
 import threading
-import time
+from typing import Any
 
 from curate.fetch.pool import OWN
 from curate.fetch.task import Fetched, Task
@@ -32,11 +32,13 @@ def _settle(pool: str) -> None:
     os.dup2(log, 2)
     os.close(log)
     if (parent := multiprocessing.parent_process()) is not None:
-        threading.Thread(target=_leave_with, args=(parent.pid,), daemon=True).start()
+        threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 
-def _leave_with(parent: int | None) -> None:
-    """End this process when its parent has gone, so that a resumed fetch never meets an orphan in the same pool."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
+def _leave_with(supervisor: Any) -> None:
+    """End this process when its supervisor has gone, so that a resumed fetch never meets an orphan in the same pool.
+
+    The supervisor is not the parent in the system's sense: workers are forked off a server.
+    """
+    supervisor.join()
     os._exit(1)
