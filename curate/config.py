@@ -82,7 +82,7 @@ def fetch_flags() -> dict[str, tuple[Any, str]]:
     """Return the options of the readers whose images are URLs, as flags of `curate fetch`."""
     from curate.fetch.config import FetchConfig
 
-    return _source_flags([name for name in registry.names(SOURCES) if registry.get(SOURCES, name).IMAGES == "pool"], FetchConfig)
+    return _source_flags([name for name in registry.names(SOURCES) if registry.get(SOURCES, name).IMAGES != "inline"], FetchConfig)
 
 
 def _source_flags(names: Iterable[str], command: type) -> dict[str, tuple[Any, str]]:
@@ -108,7 +108,7 @@ def _either(first: Any, second: Any) -> Any:
     """Return the annotation that takes the words of both."""
     if get_origin(first) is get_origin(second) is Literal:
         return Literal[tuple(dict.fromkeys((*get_args(first), *get_args(second))))]
-    return second
+    return str if str in (first, second) else second
 
 
 def source_values(reader: str, extra: Mapping[str, Any]) -> dict[str, Any]:

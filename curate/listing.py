@@ -58,7 +58,9 @@ def list_records(recipe: Recipe, spec: SourceSpec, work: str, workers: int, engi
     for one in module.inputs(spec.input, options):
         further = module.beside(one, options) if hasattr(module, "beside") else []
         version = [identity(path, by_content=module.IMAGES == "pool") for path in (one.path, *further)]
-        key = digest([spec.reader, module.VERSION, options, FIRST_PART, PART, one.path, one.name, recipe.limit, recipe.bad_files, version])
+        key = digest(
+            [spec.reader, module.VERSION, options, FIRST_PART, PART, one.path, one.name, one.first, recipe.limit, recipe.bad_files, version]
+        )
         tasks.append(ListTask(spec, one, fs.join(work, "records", f"{key}.parquet"), recipe.limit, recipe.bad_files == "skip"))
     missing = [t for t in tasks if not fs.exists(t.target)]
     for outcome in map_unordered(list_input, missing, workers=min(workers, len(missing)), engine=engine):

@@ -43,7 +43,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_closest(package: str) -> N
 def test_a_source_has_its_parts(name: str) -> None:
     module = registry.get("curate.sources", name)
     assert isinstance(module.VERSION, int)
-    assert module.IMAGES in ("inline", "pool")
+    assert module.IMAGES in ("inline", "pool", "either")
     module.Options()  # every option has a default
     assert callable(module.inputs)
     assert callable(module.read)

@@ -81,7 +81,7 @@ def write_shard_input(table: pa.Table, folder: str, shard: int, first_row: int |
 
 def _records(config: FetchConfig) -> Iterator[Record]:
     source = registry.get("curate.sources", config.source)
-    if source.IMAGES != "pool":
+    if source.IMAGES == "inline":
         raise UsageError(f"source {config.source!r} has its images with it", "a source whose images are URLs", "curate build-shards")
     options = load(source.Options, source_values(config.source, config.extra))
     for one in source.inputs(config.input, options):

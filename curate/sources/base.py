@@ -4,7 +4,8 @@ A source module has
 
     VERSION     raised whenever its records change
     Options     a frozen dataclass of its options (YAML keys; may be empty)
-    IMAGES      "inline" if records point at their images, "pool" if they are joined to a fetched pool (`--images`)
+    IMAGES      "inline" if records point at their images, "pool" if they are joined to a fetched pool (`--images`),
+                "either" if that hangs on the file
     inputs(pattern, options) -> list[Input]
     read(input, options) -> Iterator[Record]
 
@@ -32,10 +33,14 @@ from shards.core.errors import UsageError
 
 @dataclass(frozen=True)
 class Input:
-    """One native file or folder: where it is, and its name in the ledger, relative to what the user gave."""
+    """One native file or folder: where it is, and its name in the ledger, relative to what the user gave.
+
+    `first` is the number of its first row, in sources whose ids are numbers that run through all files.
+    """
 
     path: str
     name: str
+    first: int = 0
 
 
 @dataclass(frozen=True)
