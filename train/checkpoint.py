@@ -80,6 +80,8 @@ def check(path: str, state: dict[str, Any], config: TrainConfig, manifests: list
         changed.append(f"data: {_words(state['manifests'])} then, {_words(manifests)} now")
     if changed:
         advice = "the same data and settings resume it; --resume never starts anew, another --output leaves it alone"
+        if state["manifests"] != manifests:
+            advice += "; a build from which samples were taken down is other data, in another order"
         raise UsageError(f"{path} is of another training: {'; '.join(changed)}", advice=advice)
 
 
