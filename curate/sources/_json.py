@@ -112,7 +112,11 @@ def records(path: str, key: str) -> Iterator[Any]:
         elif not text.peek():
             raise text.torn("the file is empty")
         else:
-            raise UsageError(f"{path}: no JSON list or object", f"a JSON object with a list {key!r}")
+            raise UsageError(f"{path}: no JSON list or object", _allowed(key))
+
+
+def _allowed(key: str) -> str:
+    return f"a JSON object with a list {key!r}, or a list of records" if key else "a list of records, or one record per line"
 
 
 def is_lines(path: str, key: str) -> bool:
@@ -152,7 +156,7 @@ def _under(text: _Text, key: str) -> Iterator[Any]:
             text.value()
         text.skip(",")
     if key not in seen:
-        raise UsageError(f"{text.path}: an object of {', '.join(seen) or 'nothing'}", f"a JSON object with a list {key!r}")
+        raise UsageError(f"{text.path}: an object of {', '.join(seen) or 'nothing'}", _allowed(key))
 
 
 def _items(text: _Text) -> Iterator[Any]:

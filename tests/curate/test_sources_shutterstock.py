@@ -140,7 +140,7 @@ def test_layouts_are_stated(tmp_path: Path) -> None:
         ("URL,TEXT\nx,y\n", "a.csv", "use --source laion"),
         (f"{URL},a cat\n", "a.csv", "no line of the first 1 is url⇥caption"),
         ('{"image_id": "a", "subreddit": "b", "caption": "c"}\n', "a.jsonl", "use --source redcaps"),
-        ('{"annotations": []}', "a.json", "a JSON object with a list 'data'"),
+        ('{"annotations": []}', "a.json", "a JSON object with a list 'data', or a list of records"),
         ("id,description\n1,a\n", "a.csv", "--columns url=NAME"),
     ],
 )

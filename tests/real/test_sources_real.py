@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import tarfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+from urllib.parse import unquote_plus
 
 import pytest
 
-from curate.sources import cc3m, cc12m, folder, redcaps, webdataset
+from curate.sources import cc3m, cc12m, folder, laion, redcaps, shutterstock, webdataset, yfcc
 from curate.sources.base import Record
 from shards.core.errors import UsageError
 
 
-def records(module: ModuleType, path: Path) -> list[Record]:
+def records(module: ModuleType, path: Path, **options: Any) -> list[Record]:
     """Return all records of all inputs."""
-    options = module.Options()
-    return [r for one in module.inputs(str(path), options) for r in module.read(one, options)]
+    chosen = module.Options(**options)
+    return [r for one in module.inputs(str(path), chosen) for r in module.read(one, chosen)]
 
 
 @pytest.mark.parametrize("folder_name", ["native", "derived"])
@@ -46,6 +49,54 @@ def test_conceptual_captions(realdata: Path, module: ModuleType, name: str, capt
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     found = records(module, path)
     assert [(r.captions[0], r.urls[0], r.status) for r in found] == [(row[caption], row[url], "") for row in rows]
+
+
+def test_labels_of_conceptual_captions(realdata: Path) -> None:
+    path = realdata / "metadata/cc3m/Image_Labels_Subset_Train_GCC-Labels-training.tsv"
+    fields = [line.split("\t") for line in path.read_text("utf-8").split("\n") if line]
+    found = [json.loads(r.meta) for r in records(cc3m, path)]
+    assert [[m["labels"], m["mids"], m["confidences"]] for m in found] == [f[2:] for f in fields]
+
+
+def test_laion(realdata: Path) -> None:
+    """DuckDB is the other reader."""
+    import duckdb
+
+    path = realdata / "metadata/laion/alttext.parquet"
+    expected = duckdb.sql(f"SELECT URL, TEXT FROM read_parquet('{path}')").fetchall()
+    found = records(laion, path)
+    assert len(found) == 800
+    assert [(r.urls[0], r.captions[0], r.status) for r in found] == [(url, text, "") for url, text in expected]
+    assert [r.source_id for r in found] == [f"{url}\n{text}" for url, text in expected]
+
+
+def test_yfcc(realdata: Path) -> None:
+    path = realdata / "metadata/yfcc/yfcc100m_dataset.tsv"
+    rows = [line.split("\t") for line in path.read_text("utf-8").split("\n") if line]
+    found = records(yfcc, path)
+    assert [(r.source_id, r.captions, r.urls[0], r.licence) for r in found] == [
+        (row[0], (unquote_plus(row[6]), unquote_plus(row[7])), row[14], row[16]) for row in rows
+    ]
+    assert [json.loads(r.meta)["usertags"] for r in found] == [[unquote_plus(tag) for tag in row[8].split(",")] for row in rows]
+    assert [r.captions[0] for r in records(yfcc, path, field="description")] == [unquote_plus(row[7]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "id_column", "caption", "url", "status"),
+    [
+        ("shutterstock_from_cc3m.csv", "id", "caption", "url", ""),
+        ("webvid_results_2M_val.csv", "videoid", "name", "contentUrl", "unsupported"),
+    ],
+)
+def test_shutterstock(realdata: Path, name: str, id_column: str, caption: str, url: str, status: str) -> None:
+    path = realdata / "metadata/shutterstock" / name
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = records(shutterstock, path)
+    assert [(r.captions[0], r.urls[0], r.status) for r in found] == [(row[caption], row[url], status) for row in rows]
+    assert [r.source_id for r in found] == [row[id_column] or f"{row[url]}\n{row[caption]}" for row in rows]
+    headerless = records(shutterstock, realdata / "metadata/cc12m/cc12m.tsv")
+    assert [r.status for r in headerless] == [""] * 3
 
 
 def test_webdataset(realdata: Path) -> None:
@@ -101,8 +152,23 @@ def test_class_folders(realdata: Path) -> None:
         (redcaps, "imagenet-captions/imagenet_captions.json", "there is no 'image_id'"),
         (redcaps, "cc3m/Train_GCC-training.tsv", "use --source cc3m"),
         (webdataset, "laion/alttext.parquet", "no tar"),
+        (laion, "cc12m/cc12m.tsv", "use --source cc12m"),
+        (laion, "shutterstock/shutterstock_from_cc3m.csv", "a csv file of id, kind"),
+        (laion, "redcaps/native/abandoned_2017.json", "an object of annotations"),
+        (yfcc, "yfcc/pass_metadata.csv", "no line of the first 6 is YFCC100M's"),
+        (yfcc, "cc3m/Validation_GCC.sample.tsv", "use --source cc3m"),
+        (yfcc, "wit/wit_v1.sample.tsv", "use --source wit"),
+        (yfcc, "laion/alttext.parquet", "a parquet file"),
+        (shutterstock, "cc3m/Train_GCC-training.tsv", "use --source cc3m"),
+        (shutterstock, "yfcc/yfcc100m_dataset.tsv", "use --source yfcc"),
+        (shutterstock, "laion/alttext.parquet", "use --source laion"),
+        (shutterstock, "imagenet-captions/imagenet_captions.json", "use --source imagenet_captions"),
+        (shutterstock, "webdataset/image3.tar", "a tar"),
+        (redcaps, "wit/wit_v1.sample.tsv", "use --source wit"),
+        (redcaps, "yfcc/yfcc100m_dataset.tsv", "use --source yfcc"),
+        (redcaps, "webdataset/image3.tar", "a tar"),
     ],
 )
 def test_the_wrong_source_for_a_file_is_refused(realdata: Path, module: ModuleType, name: str, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=re.escape(says)):
         module.inputs(str(realdata / "metadata" / name), module.Options())
