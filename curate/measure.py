@@ -28,7 +28,7 @@ from shards.proof import MAX_PIXELS
 from shards.sample import uid_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 MAX_BYTES = 512 * 2**20
 DIGEST_KEY = b"digest"
@@ -79,15 +79,29 @@ def filter_columns(filters: tuple[dict[str, Any], ...]) -> tuple[tuple[str, str]
 
 def measure_key(task: MeasureTask) -> list[Any]:
     """Return everything besides the records that shapes a measured row."""
-    shaping = []
-    for spec in task.filters:
-        module, options = registry.get(FILTERS, spec["name"]), filter_options(spec)
-        beside = [fs.sha256(path) for path in module.files(options)] if hasattr(module, "files") else []
-        shaping.append([spec["name"], module.VERSION, [[name, content_of(getattr(options, name))] for name in module.MEASURE], beside])
     return [
         task.spec.name, task.spec.captions, task.spec.empty, list(task.spec.template), [clean.VERSION, task.clean] if task.clean else None,
-        native_columns(task.spec.reader), POINTER, VERSION, phash.VERSIONS[task.hash], MAX_PIXELS, task.policy, shaping,
+        native_columns(task.spec.reader), POINTER, VERSION, phash.VERSIONS[task.hash], MAX_PIXELS, task.policy,
+        [_shaping(spec) for spec in task.filters],
     ]  # fmt: skip
+
+
+def _shaping(spec: dict[str, Any]) -> list[Any]:
+    """Return what of a filter shapes its columns."""
+    module, options = registry.get(FILTERS, spec["name"]), filter_options(spec)
+    beside = [fs.sha256(path) for path in module.files(options)] if hasattr(module, "files") else []
+    return [spec["name"], module.VERSION, [[name, content_of(getattr(options, name))] for name in module.MEASURE], beside]
+
+
+_measurers: dict[str, Callable[[Facts], tuple[Any, ...]]] = {}
+
+
+def _measurer(spec: dict[str, Any]) -> Callable[[Facts], tuple[Any, ...]]:
+    """Return what measures a filter's columns: one for all tasks of a worker, since making one reads whole word lists."""
+    key = digest(_shaping(spec))
+    if key not in _measurers:
+        _measurers[key] = registry.get(FILTERS, spec["name"]).measurer(filter_options(spec))
+    return _measurers[key]
 
 
 def measure(recipe: Recipe, listed: list[tuple[SourceSpec, list[str]]], work: str, workers: int, engine: str) -> list[Part]:
@@ -186,7 +200,7 @@ class _Measurer:
         for spec in task.filters:
             module = registry.get(FILTERS, spec["name"])
             if module.COLUMNS:
-                self.filters.append((spec["name"], module.COLUMNS, module.measurer(filter_options(spec))))
+                self.filters.append((spec["name"], module.COLUMNS, _measurer(spec)))
 
     def rows(self, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the measured row of a record, or one per caption where the recipe says `each`."""
