@@ -41,7 +41,7 @@ def phash(content: bytes, size: tuple[int, int], gray: bool, kind: str) -> tuple
         ValueError: the JPEG does not decode to its last row.
     """
     if kind == "reference":
-        return _reference(jpeg_pixels(content, "GRAY" if gray else "RGB"))
+        return phash_of_pixels(jpeg_pixels(content, "GRAY" if gray else "RGB"))
     return _linear(jpeg_pixels(content, "GRAY", scale(size, SHORTEST[kind])))
 
 
@@ -50,7 +50,7 @@ def scale(size: tuple[int, int], shortest: int) -> int:
     return max(f for f in (1, 2, 4, 8) if f == 1 or min(size) >= f * shortest)
 
 
-def _reference(pixels: NDArray[np.uint8]) -> tuple[int, float]:
+def phash_of_pixels(pixels: NDArray[np.uint8]) -> tuple[int, float]:
     """Hash (rows, columns[, 3]) pixels as imagededup does: even the order of its sums counts, for ties."""
     import numpy as np
     from PIL import Image
