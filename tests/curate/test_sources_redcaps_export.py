@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import tarfile
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from native import records
+from native import jpeg, ledger, make_pool, records, sidecar
 from test_sources_redcaps import ONE
 
 from curate.sources import redcaps
@@ -116,3 +119,22 @@ def test_native_columns_can_be_stored(tmp_path: Path) -> None:
         pa.array([row.get(name) for row in found], kinds[kind])
     assert [row.get("score") for row in found] == [None, 7, None]
     assert [row.get("created_utc") for row in found] == [1558143401, 1558143401, None]
+
+
+def test_in_a_build_every_post_is_accounted_for(tmp_path: Path, build: Callable[..., tuple[int, Path, str]]) -> None:
+    """A post whose picture was removed is dropped as a placeholder; subreddit and score stand in sidecar and JSON member."""
+    good, gone = [f"http://h.example/{i}.jpg" for i in range(4)], "https://i.imgur.com/removed.png"
+    items = [ONE | {"image_id": str(i), "url": url, "score": i or None} for i, url in enumerate(good)]
+    path = official(tmp_path, *items, ONE | {"image_id": "gone", "url": gone}, ONE | {"image_id": "0"}, {"image_id": "none"})
+    pool = make_pool(tmp_path / "pool", {url: jpeg(i) for i, url in enumerate(good[:3])} | {good[3]: None})
+    flags = ("--images", pool, "--with-subreddit", "--samples", "all", "--json-member", "--no-caption-length")
+    code, out, err = build("--source", "redcaps", "--input", path, *flags)
+    assert code == 0, err
+    found = Counter(row["reason"] or row["decision"] for row in ledger(out))
+    assert found == {"kept": 3, "failed_to_download": 1, "placeholder": 1, "duplicate_id": 1, "bad_record": 1}
+    rows = sidecar(out)
+    assert {(r["caption"], r["redcaps.subreddit"], r["redcaps.score"]) for r in rows} == {("cats: a cat", "cats", s) for s in (None, 1, 2)}
+    with tarfile.open(out / "00000.tar") as tar:
+        members = [json.load(tar.extractfile(m)) for m in tar.getmembers() if m.name.endswith(".json")]  # type: ignore[arg-type]
+    assert sorted(m["redcaps.score"] for m in members) == [-1, 1, 2]
+    assert {m["redcaps.subreddit"] for m in members} == {"cats"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -10,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from curate.captions.clean import clean
 from curate.sources import cc3m, cc12m, webdataset
-from curate.sources.base import Record
+from curate.sources.base import Input, Record
 from shards.core.errors import TornFileError, UsageError
 
 URL = "http://host.example/a.jpg"
@@ -70,6 +74,32 @@ def test_bad_lines_are_rows(tmp_path: Path) -> None:
     assert found[5].detail == "line 6: no URL in field 2"
     assert found[6].captions == ("bytes \ufffd",)
     assert len({r.source_id for r in found}) == len(found)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_packed_files(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    whole = "".join(f"caption {i}\t{URL}\n" for i in range(5)).encode()
+    path = write(tmp_path, pack(whole), "Train_GCC-training.tsv.gz")
+    assert records(cc3m, path) == records(cc3m, write(tmp_path, whole, "plain.tsv"))
+    path.write_bytes(path.read_bytes()[:-6])
+    (one,) = cc3m.inputs(str(path), cc3m.Options())
+    with pytest.raises(TornFileError, match="cut off or damaged"):
+        list(cc3m.read(one, cc3m.Options()))
+
+
+def test_layouts_are_stated(tmp_path: Path) -> None:
+    def stated(module: ModuleType, text: str) -> str:
+        return str(module.layout(Input(str(write(tmp_path, text)), "x"), module.Options()))
+
+    assert stated(cc12m, f"{URL}\ta\n") == "headerless TSV: url⇥caption"
+    assert stated(cc3m, f"a\t{URL}\n") == "headerless TSV: caption⇥url"
+    assert stated(cc3m, f"a\t{URL}\ttree\t/m/1\t0.9\n") == "headerless TSV: caption⇥url⇥labels⇥mids⇥confidences"
+
+
+def test_persons_stay(tmp_path: Path) -> None:
+    """CC12M's mask is no HTML tag: not for the reader, and not for cleaning."""
+    (found,) = records(cc12m, write(tmp_path, f"{URL}\t<PERSON> and <PERSON> at the premiere\n"))
+    assert clean(found.captions[0]) == "<PERSON> and <PERSON> at the premiere"
 
 
 def test_torn_last_line(tmp_path: Path) -> None:
