@@ -27,7 +27,12 @@ COMMANDS = {
     "report": Command(
         "curate.report.config:ReportConfig", "curate.report.build:report", "Write a build's report again, or print its numbers."
     ),
-    "layer": Command("curate.layer:LayerConfig", "curate.layer:layer", "Lay captions or scores beside a build's shards, by uid; list them."),
+    "compare": Command(
+        "curate.compare:CompareConfig", "curate.compare:compare", "What two sets or lists of ids share, and how they differ."
+    ),
+    "layer": Command(
+        "curate.layer:LayerConfig", "curate.layer:layer", "Lay captions or scores beside a build's shards, by uid; list them."
+    ),
     "forget": Command(
         "curate.forget:ForgetConfig", "curate.forget:forget", "Take samples out of ledger, report and work; `shards remove` starts it."
     ),
