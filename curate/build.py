@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.config import FILTERS, SOURCES, BuildConfig, resolve
 from curate.decide import Decided, decide, stages, waterfall
-from curate.listing import join_pool, list_records
+from curate.listing import join_pool, layout_of, list_records
 from curate.measure import Part, codecs, measure, table_digest
 from curate.plan import class_names, members_of, plan, write_ledger
 from curate.recipe import Recipe, SourceSpec
@@ -62,10 +62,12 @@ def build_shards(config: BuildConfig) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """The measured table in parts, the torn inputs that were passed over, and, where the recipe has a model, the parts' embeddings."""
+    """The measured table in parts, the torn inputs that were passed over, the native layout of each source that states one, and,
+    where the recipe has a model, the parts' embeddings."""
 
     parts: list[Part]
     torn: list[str]
+    layouts: dict[str, str]
     embedded: list[Embedded]
 
 
@@ -77,17 +79,19 @@ def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
     workers = _workers(config)
     listed: list[tuple[SourceSpec, list[str]]] = []
     torn: list[str] = []
+    layouts: dict[str, str] = {}
     for spec in recipe.sources:
         files, broken = list_records(recipe, spec, work, workers, config.engine)
         torn += [f"{spec.name}: {name}" for name in broken]
+        layouts |= {spec.name: layout} if (layout := layout_of(files)) else {}
         listed.append((spec, join_pool(files, spec.images, work) if spec.images else files))
     parts = measure(recipe, listed, work, workers, config.engine)
     if not recipe.embed:
-        return Measured(parts, torn, [])
+        return Measured(parts, torn, layouts, [])
     from curate.embed import embed
 
     embedded = embed(recipe.embed, parts, work, workers, config.engine)
-    return Measured([e.part for e in embedded], torn, embedded)
+    return Measured([e.part for e in embedded], torn, layouts, embedded)
 
 
 def measure_only(config: BuildConfig) -> int:
@@ -181,6 +185,7 @@ def _write(recipe: Recipe, decided: Decided, found: Measured, work: str, output:
     write_ledger(decided.con, output)
     decided.con.execute("CREATE VIEW ranked AS SELECT * REPLACE (CASE WHEN rank < 0 THEN rank_key ELSE rank END AS rank) FROM decided")
     write_examples(output, choose_examples(decided.con, "ranked"), workers=_workers(config), engine_name=config.engine)
+    layouts = {name: {"layout": layout} for name, layout in found.layouts.items()}
     notes: dict[str, Any] = {"codecs": codecs(recipe), "dedup_scope": recipe.dedup.scope}
     notes |= {"overlap": decided.overlap} if decided.overlap else {}
     manifest = Manifest(
@@ -192,7 +197,7 @@ def _write(recipe: Recipe, decided: Decided, found: Measured, work: str, output:
         table=table_digest(found.parts),
         seed=recipe.seed,
         members=members,
-        sources=decided.sources,
+        sources={name: counts | layouts.get(name, {}) for name, counts in decided.sources.items()},
         licences=_licences(decided),
         classes=class_names(decided.con) if "cls" in members else (),
         notes=notes | ({"bad_files": found.torn} if found.torn else {}),

@@ -8,8 +8,10 @@ keyed by content, so an input that has not changed is not read again.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -20,6 +22,7 @@ from curate.sources.base import Input, Pointer, Record
 from curate.table import records_schema
 from shards.core import fs, registry
 from shards.core.config import digest
+from shards.core.console import say
 from shards.core.engine import Done, map_unordered
 from shards.core.errors import RunError, TornFileError
 
@@ -42,11 +45,17 @@ def identity(path: str, *, by_content: bool) -> str:
     a folder the names, sizes and modification times."""
     if not fs.is_dir(path):
         return fs.sha256(path) if by_content else digest(fs.identity(path))
-    return digest([[fs.relative(p, path), *fs.identity(p)[1:]] for p in fs.find(path)])
+    found = hashlib.sha256()
+    for name in fs.walk(path):
+        size, changed = fs.identity(fs.join(path, name))[1:]
+        found.update(f"{name}\0{size}\0{changed}\n".encode("utf-8", "surrogateescape"))
+    return found.hexdigest()
 
 
 def list_records(recipe: Recipe, spec: SourceSpec, work: str, workers: int, engine: str) -> tuple[list[str], list[str]]:
     """Return the record files of one source, in input order, and the names of inputs that were torn (`bad_files: skip`).
+
+    The layout that the source has recognised is said on stderr.
 
     Raises:
         TornFileError: an input is torn and the recipe says stop.
@@ -66,14 +75,28 @@ def list_records(recipe: Recipe, spec: SourceSpec, work: str, workers: int, engi
     for outcome in map_unordered(list_input, missing, workers=min(workers, len(missing)), engine=engine):
         if not isinstance(outcome, Done):
             raise RunError(f"{outcome.spec.input.path}: {outcome.reason} while its records were read")
-    return [t.target for t in tasks], [t.input.name for t in tasks if _torn(t.target)]
+    files = [t.target for t in tasks]
+    if layout := layout_of(files):
+        kind = "folder" if fs.is_dir(tasks[0].input.path) else "file"
+        say(f"{spec.name}: {len(tasks):,} {kind}{'s' if len(tasks) > 1 else ''}, {layout}")
+    return files, [t.input.name for t in tasks if _noted(t.target, b"torn") == "1"]
 
 
-def _torn(path: str) -> bool:
+def layout_of(files: list[str]) -> str:
+    """Return the native layouts of what was listed, in the words of its source; how many inputs have each, where there are several."""
+    found = Counter(_noted(path, b"layout") for path in files)
+    del found[""]
+    if len(found) == 1 and found.total() == len(files):
+        return next(iter(found))
+    return ", ".join(f"{layout} ({count:,})" for layout, count in found.items())
+
+
+def _noted(path: str, key: bytes) -> str:
+    """Return what `list_input` noted about an input beside its records."""
     import pyarrow.parquet as pq
 
     with fs.open_read(path) as file:
-        return (pq.read_metadata(file).metadata or {}).get(b"torn") == b"1"
+        return (pq.read_metadata(file).metadata or {}).get(key, b"").decode()
 
 
 def list_input(task: ListTask) -> int:
@@ -91,8 +114,16 @@ def list_input(task: ListTask) -> int:
             torn = torn or rows[-1]["status"] == "torn_input"
             count += len(rows)
             writer.write_table(pa.Table.from_pylist(rows, schema=records_schema()), row_group_size=PART)
-        writer.add_key_value_metadata({"torn": "1" if torn else "0"})
+        writer.add_key_value_metadata({"torn": "1" if torn else "0", "layout": _layout(task)})
     return count
+
+
+def _layout(task: ListTask) -> str:
+    """Return what the source calls the input's layout; nothing where it has no word for it, or the input is torn early."""
+    module = registry.get(SOURCES, task.spec.reader)
+    with contextlib.suppress(TornFileError):
+        return module.layout(task.input, source_options(task.spec)) if hasattr(module, "layout") else ""
+    return ""
 
 
 @contextlib.contextmanager
@@ -172,7 +203,7 @@ def _stamp(path: str, stamps: dict[str, str]) -> str:
         if len(stamps) > 100_000:  # one file per image: remembering them all would grow with the input
             stamps.clear()
         try:
-            stamps[path] = digest(fs.identity(path)[1:])
+            stamps[path] = " ".join(map(str, fs.identity(path)[1:]))
         except OSError:
             stamps[path] = "absent"
     return stamps[path]

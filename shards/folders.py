@@ -250,7 +250,7 @@ def _is_talk(name: str, notes: set[str]) -> bool:
 
 def is_image(name: str) -> bool:
     """Return whether a file name has an image's suffix, in any case."""
-    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
 
 
 def _closest(hits: list[str], wanted: str) -> list[str]:
