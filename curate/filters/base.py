@@ -72,3 +72,13 @@ def check_limits(least: float | None, most: float | None, least_name: str, most_
             raise UsageError(f"{name}: found {limit}", "a number of at least 0")
     if least is not None and most is not None and least > most:
         raise UsageError(f"{least_name} {least} is above {most_name} {most}: nothing would be kept")
+
+
+def share(name: str, value: float | None) -> None:
+    """Refuse an option that is no share of a whole.
+
+    Raises:
+        UsageError: below 0, above 1, or no number.
+    """
+    if value is not None and not 0.0 <= value <= 1.0:
+        raise UsageError(f"{name}: found {value}", "a number from 0 to 1")

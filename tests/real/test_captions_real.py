@@ -14,8 +14,9 @@ from ftfy import fix_text
 
 from curate.captions import clean as module
 from curate.captions.clean import Clean, clean, cleaner
-from curate.filters import profanity
+from curate.filters import language, profanity
 from curate.filters._words import matcher
+from curate.filters.base import Facts
 
 
 def slowly(text: str) -> str:
@@ -138,3 +139,12 @@ def test_precision_and_recall_on_labelled_texts(realdata: Path, find: Callable[[
     assert len(flagged) <= 16
     plain = matcher(profanity.read(profanity._default()), profanity.read(profanity.ALLOW_FILE))
     assert flagged == {c for c in captions(realdata) if plain(c)}
+
+
+def test_few_english_captions_seem_foreign(realdata: Path) -> None:
+    """Measured: 27 of 10,895, among them Portuguese, French, Greek and the Latin names of mushrooms."""
+    measure = language.measurer(language.Options())
+    named = {c: measure(Facts("toy", c, (c,), c, 1, 1, 1, 1, "JPEG", 1, "")) for c in captions(realdata)}
+    foreign = [c for c, (code, confidence) in named.items() if code != "en" and confidence >= 0.5]
+    assert len(foreign) <= 30
+    assert [named[c][0] for c in foreign if c.startswith("Num momento emocionante, Gary Oldman recebe")] == ["pt"]
