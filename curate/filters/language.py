@@ -6,8 +6,8 @@ Why: a text tower learns the languages that it sees, and zero-shot prompts are E
 Example: `filters: [{name: language, allowed: [en, de]}]`.
 Options: allowed (ISO 639 codes), min_confidence, unsure (keep or drop).
 
-At the default confidence of 0.5, 27 of 10,895 real captions are dropped, 12 of them Latin names or truly in another language, and 20% are unsure;
-of 78 sentences in thirteen languages 75 are named surely and rightly, none surely and wrongly.
+At the default confidence of 0.5, 27 of 10,895 real captions are dropped, 12 of them Latin names or truly in another language,
+and 20% are unsure; of 78 sentences in thirteen languages 75 are named surely and rightly, none surely and wrongly.
 """
 
 from __future__ import annotations
