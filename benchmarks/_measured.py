@@ -60,7 +60,12 @@ def recipe(**changes: Any) -> Any:
     from curate.recipe import Recipe, SourceSpec
 
     sources = (SourceSpec("folder", "web", "web"), SourceSpec("folder", "photos", "photos"))
-    filters = ({"name": "caption_length"}, {"name": "image_size", "min_side": 201}, {"name": "aspect_ratio", "max": 5.0}, {"name": "profanity"})
+    filters = (
+        {"name": "caption_length"},
+        {"name": "image_size", "min_side": 201},
+        {"name": "aspect_ratio", "max": 5.0},
+        {"name": "profanity"},
+    )
     return Recipe(sources=sources, **{"samples": "all", "filters": filters, **changes})
 
 
@@ -78,7 +83,9 @@ def make_parts(folder: Path, rows: int, per_part: int = 512) -> list[Any]:
     folder.mkdir(parents=True, exist_ok=True)
     parts: list[Any] = []
     con = duckdb.connect()
-    con.execute("CREATE TABLE vocabulary AS SELECT list(left(md5(i::VARCHAR), 2 + (hash(i) % 8)::INT) ORDER BY i) AS words FROM range(1024) t(i)")
+    con.execute(
+        "CREATE TABLE vocabulary AS SELECT list(left(md5(i::VARCHAR), 2 + (hash(i) % 8)::INT) ORDER BY i) AS words FROM range(1024) t(i)"
+    )
     for start in range(0, rows, CHUNK):
         sql = _SQL.format(start=start, stop=min(rows, start + CHUNK), total=rows, filters=filters)
         chunk: pa.Table = con.sql(sql).to_arrow_table().select(schema.names).cast(schema).combine_chunks()

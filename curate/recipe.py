@@ -75,7 +75,7 @@ class Balance:
 
     by: Literal["concepts", "class"] = option("concepts", "concepts found in captions (MetaCLIP), or classes in turn")
     concepts: str = option("", "a file of concepts, one per line (by: concepts)")
-    scope: Literal["source", "all"] = option("source", "count concepts within a source, or across all")
+    scope: Literal["source", "all"] = option("source", "count concepts or classes within a source, or across all")
 
 
 @dataclasses.dataclass(frozen=True)

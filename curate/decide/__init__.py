@@ -11,7 +11,7 @@ It works on one narrow row per sample, in a database that spills to disk, so its
 Steps that need more than this are given as functions of the connection (`Steps`). Such a function finds in
     alive      place, source, scope, uid, image (UUIDs), rank_key, preference, phash, class_index …: the samples so far
     measured   place and all measured columns (caption, path, …)
-and returns an Arrow table; `curate.decide.drop.drop` and `curate.decide.order.order` say of which columns.
+and returns an Arrow table; `curate.decide.drop.drop` and `curate.decide.order.rank_survivors` say of which columns.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from curate.decide import drop
-from curate.decide.counts import check_balance, check_size, counts, removals, stages, waterfall
-from curate.decide.load import load
-from curate.decide.near import near, overlap
-from curate.decide.order import order
+from curate.decide.counts import check_balance, check_size, count_decisions, removals, stages, waterfall
+from curate.decide.load import load_samples
+from curate.decide.near import drop_near, overlap
+from curate.decide.order import rank_survivors
 from curate.listing import connect
 from curate.measure import Part
 from curate.recipe import Recipe
@@ -43,7 +43,7 @@ class Steps:
     """Steps that look at more than the measured columns.
 
     `test_images` and `semantic` return losers for `drop`: images of test sets (no winner; `detail` names set and image),
-    and duplicates by meaning. `order` returns balance keys for `order`.
+    and duplicates by meaning. `order` returns balance keys for `rank_survivors`.
     """
 
     test_images: Step | None = None
@@ -70,7 +70,7 @@ def decide(recipe: Recipe, parts: list[Part], work: str, threads: int = 0, steps
         RunError: the ledger does not balance (a bug of ours, never of the data).
     """
     con = connect(work, threads)
-    load(con, recipe, parts)
+    load_samples(con, recipe, parts, work)
     shared = overlap(con, recipe, threads)
     if recipe.dedup.exact:
         drop.exact(con)
@@ -79,14 +79,14 @@ def decide(recipe: Recipe, parts: list[Part], work: str, threads: int = 0, steps
     if steps.test_images:
         drop.drop(con, steps.test_images(con), "near_test_image")
     if recipe.dedup.near:
-        near(con, recipe, recipe.dedup.near.radius, threads)
+        drop_near(con, recipe, recipe.dedup.near.radius, threads)
         drop.merge_captions(con)
     if recipe.dedup.captions:
         drop.captions(con)
     if steps.semantic:
         drop.drop(con, steps.semantic(con), "semantic_duplicate")
-    order(con, recipe, steps.order(con) if steps.order else None)
-    sources = counts(con, recipe)
+    rank_survivors(con, recipe, steps.order(con) if steps.order else None)
+    sources = count_decisions(con, recipe)
     check_balance(con, sum(part.rows for part in parts), sources)
     check_size(recipe, sources)
     return Decided(con, sources, sum(s["kept"] for s in sources.values()), shared)

@@ -21,7 +21,7 @@ def stages(recipe: Recipe) -> list[str]:
     return [*first, *(f["name"] for f in recipe.filters), *RELATIVE_REASONS]
 
 
-def counts(con: duckdb.DuckDBPyConnection, recipe: Recipe) -> dict[str, dict[str, Any]]:
+def count_decisions(con: duckdb.DuckDBPyConnection, recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Return inputs, kept, held out, spare, and dropped by reason, of each source."""
     rows = con.execute("SELECT source, decision, reason, count(*) FROM decided GROUP BY ALL").fetchall()
     order = {reason: i for i, reason in enumerate(stages(recipe))}

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from curate.config import FILTERS, filter_options
 from curate.decide.counts import stages
-from curate.listing import sql_list, sql_text
-from curate.measure import Part, columns_of, low_information, native_columns
+from curate.decide.parts import show_measured
+from curate.listing import sql_text
+from curate.measure import Part, low_information
 from curate.recipe import Recipe
-from curate.table import measured_schema
+from curate.removed import hide_removed
 from shards.core import registry
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ PREFERENCES = {"rank": "0", "resolution": "-original_width::BIGINT * original_he
 
 _SAMPLES = """
 CREATE TABLE samples AS
-SELECT place, source::source_name AS source, {scope} AS scope, uid::UUID AS uid, image_id::UUID AS image,
+SELECT place, source::source_name AS source, {scope} AS scope, uid::UUID AS uid, {image}::UUID AS image,
        ('0x' || left(sha256('{seed}:' || uid), 16))::UBIGINT AS rank_key, {preference} AS preference,
        left(nullif(original_sha256, ''), 32)::UUID AS content, phash, {low} AS low, hash(caption) AS text, class_index,
        (CASE {reason} ELSE '' END)::reason AS refusal, coalesce(CASE {detail} END, '') AS detail
@@ -32,38 +33,27 @@ FROM measured
 """
 
 
-def load(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Part]) -> None:
+def load_samples(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Part], work: str) -> None:
     """Make the view `measured`, the tables `samples` and `drops`, and the view `alive`.
 
     `samples` has a row per input; `refusal` is '' or the first reason that a sample gives by itself. `drops` has a row
     for each one that goes on account of others; `winner` is the place of the survivor, NULL where there is none.
     """
-    _view(con, recipe, parts)
+    show_measured(con, recipe, parts, work)
+    hide_removed(con, work)
     con.execute(f"CREATE TYPE source_name AS ENUM {_enum(['', *(s.name for s in recipe.sources)])}")
     con.execute(f"CREATE TYPE reason AS ENUM {_enum(['', *stages(recipe)])}")
     con.execute("CREATE TABLE drops (place BIGINT, reason reason, detail VARCHAR, winner BIGINT)")
     con.execute("CREATE TABLE merged (place BIGINT, captions VARCHAR[])")
     reason, detail = _refusals(con, recipe)
+    several = any(spec.captions == "each" for spec in recipe.sources)
     con.execute(_SAMPLES.format(
+        image="image_id" if several else "uid",
         scope="''::source_name" if recipe.dedup.scope == "all" else "source::source_name", seed=recipe.seed,
         preference=PREFERENCES[recipe.dedup.prefer], low=low_information(), reason=reason, detail=detail,
     ))  # fmt: skip
     con.execute("CREATE VIEW alive AS SELECT * EXCLUDE (refusal, detail) FROM samples ANTI JOIN drops USING (place) WHERE refusal = ''")
     _repeated(con)
-
-
-def _view(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Part]) -> None:
-    """Show all parts as one table. A column that only some sources measure is NULL in the others."""
-    if not parts:
-        con.register("nothing", measured_schema(columns_of(recipe)).empty_table())
-        con.execute("CREATE VIEW measured AS SELECT *, 0::BIGINT AS place FROM nothing")
-        return
-    unlike = len({native_columns(spec.reader) for spec in recipe.sources}) > 1
-    source = f"read_parquet({sql_list([part.path for part in parts])}, union_by_name = {unlike})"
-    found = {name for name, *_ in con.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
-    kinds = {"string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT", "uint64": "UBIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
-    absent = "".join(f', NULL::{kinds.get(kind, "VARCHAR[]")} AS "{name}"' for name, kind in columns_of(recipe) if name not in found)
-    con.execute(f"CREATE VIEW measured AS SELECT *, (file_index::BIGINT << 32) | file_row_number AS place{absent} FROM {source}")
 
 
 def _enum(names: list[str]) -> str:

@@ -26,7 +26,7 @@ _IMAGES_OF_MANY = """
 """
 
 
-def near(con: duckdb.DuckDBPyConnection, recipe: Recipe, radius: int, threads: int) -> None:
+def drop_near(con: duckdb.DuckDBPyConnection, recipe: Recipe, radius: int, threads: int) -> None:
     """Drop images within the pHash radius of a kept, preferred one; low-information images stay out of it."""
     import numpy as np
     import pyarrow as pa

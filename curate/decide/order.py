@@ -26,7 +26,7 @@ LEFT JOIN (FROM drops LEFT JOIN (SELECT place AS winner, uid AS duplicate_of FRO
 """
 
 
-def order(con: duckdb.DuckDBPyConnection, recipe: Recipe, keys: pa.Table | None = None) -> None:
+def rank_survivors(con: duckdb.DuckDBPyConnection, recipe: Recipe, keys: pa.Table | None = None) -> None:
     """Hold out, rank and cut; make the table `decided`.
 
     Survivors stand by rank key; balanced ones by their balance key first. With quotas a source's k-th survivor in that
@@ -47,7 +47,7 @@ def order(con: duckdb.DuckDBPyConnection, recipe: Recipe, keys: pa.Table | None 
         rows, by = "(FROM standing LEFT JOIN balance USING (uid))", "key NULLS LAST, rank_key, uid"
     elif recipe.balance and recipe.balance.by == "class":
         _check_classes(con)
-        of = "source, class_index" if quotas else "class_index"
+        of = "class_index" if recipe.balance.scope == "all" else "source, class_index"
         rows = f"(SELECT *, row_number() OVER (PARTITION BY {of} ORDER BY rank_key, uid) AS key FROM standing)"
         by = "key, rank_key, uid"
     if quotas:
