@@ -34,6 +34,24 @@ def inputs(pattern: str, options: Options) -> list[Input]:
     return [Input(pattern, ".")]
 
 
+def layout(input: Input, options: Options) -> str:
+    """Return which of the layouts was recognised, by which file and columns, and over how many images."""
+    found = _open(input.path, options)
+    count = f"{len(found.images):,} images"
+    if found.captions:
+        named = found.captions
+        columns = f", images in {named.image_column!r}, captions in {named.caption_column!r}" if named.image_column else ""
+        return f"{found.layout}: {named.path.rpartition('/')[2]}{columns}; {count}"
+    return f"{found.layout}: {len(found.classes):,} classes, {count}" if found.classes else f"{found.layout}: {count}"
+
+
+def beside(input: Input, options: Options) -> list[str]:
+    """Return the folder of the images where the input is their captions file, and what the options name elsewhere."""
+    found = _open(input.path, options)
+    further = [found.root, found.captions.path if found.captions else ""]
+    return [path for path in further if path and path.rstrip("/") != input.path.rstrip("/")]
+
+
 def read(input: Input, options: Options) -> Iterator[Record]:
     """Yield a record per image, with all its captions."""
     for row, item in enumerate(_open(input.path, options)):

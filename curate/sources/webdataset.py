@@ -1,28 +1,32 @@
-"""WebDataset tars of anyone: images with `.txt` or `.json` captions, `.cls` classes, or both.
+"""WebDataset tars of anyone, plain or packed: images with `.txt` or `.json` captions, `.cls` classes, or both.
 
 A sample's id is its tar's path relative to the input, a slash, and its key; a uid of 32 hex digits (our own keys,
-DataComp's `uid`) is kept. In `.json`, `caption`, `text` or `title` is the caption, and the rest goes to `meta`.
+DataComp's `uid`) is kept. In `.json`, `caption`, `text` or `title` is the caption, and the rest goes to `meta`. Plain
+tars are read by byte range; images of packed ones (`.tgz`, `.tar.zst` …) and packed members (`.jpg.gz`) go to the work folder.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import IO, Any
 
+from curate.sources import _packed
 from curate.sources.base import Input, Pointer, Record, list_inputs, meta_json, storable
 from shards import tar
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
 
-VERSION = 1
+VERSION = 2
 IMAGES = "inline"
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jfif", "ppm", "pgm", "jp2", "heic")
 CAPTION_KEYS = ("caption", "text", "title")
-_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")
-_COMPRESSED = {b"\x1f\x8b": "gunzip", b"\x28\xb5\x2f\xfd": "unzstd", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz"}
+SNIFFED = 2000
+_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")
 _UID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -32,46 +36,72 @@ class Options:
 
 
 def inputs(pattern: str, options: Options) -> list[Input]:
-    """Return the tars; a compressed one is refused, since its members have no byte ranges."""
+    """Return the tars, after a look at each one's first block and at the order of the first one's members."""
     found = list_inputs(pattern, _SUFFIXES)
     for one in found:
         _refuse_foreign(one.path)
+    _refuse_scattered(found[0].path)
     return found
 
 
+def layout(input: Input, options: Options) -> str:
+    """Return what packs the tar, and the members of its first samples."""
+    groups: list[list[tar.Member]] = []
+    with suppress(TornFileError):  # `read` meets it again, where --bad-files decides
+        groups.extend(islice((group for group, _ in _samples(input.path)), 20))
+    extensions = list(dict.fromkeys(member.ext for group in groups for member in group))
+    packed = _packed.tool(input.path)
+    return f"{packed + ' ' if packed else ''}tar of samples with {', '.join(extensions) or 'no members'}"
+
+
 def read(input: Input, options: Options) -> Iterator[Record]:
-    """Yield a record per sample; one without an image has the status image_missing.
+    """Yield a record per sample; one without an image has the status image_missing, a name that leads out bad_record.
 
     Raises:
-        UsageError: the tar is compressed, or none.
+        UsageError: the file is no tar.
         TornFileError: the tar is cut off; whole samples before the cut were yielded.
     """
     _refuse_foreign(input.path)
-    with fs.open_read(input.path) as file:
-        for row, members in enumerate(_whole_samples(input.path)):
-            yield _record(members, row, input, file)
+    for row, (members, file) in enumerate(_samples(input.path)):
+        record = _record(members, row, input, file)
+        if record.image and isinstance(file, _packed.Members):
+            file.seek(record.image.offset)
+            record = replace(record, image=None, content=file.read(record.image.size))
+        yield record
 
 
-def _whole_samples(path: str) -> Iterator[list[tar.Member]]:
+def _samples(path: str) -> Iterator[tuple[list[tar.Member], Any]]:
+    """Yield the samples of a tar, each with the file that its members' ranges are of."""
+    if _packed.tool(path):
+        members = _packed.Members(path)
+        for group in _whole_samples(members):
+            yield group, members
+            members.forget(group[-1])
+        return
+    with fs.open_read(path) as walked, fs.open_read(path) as file:
+        for group in _whole_samples(tar.walk(walked, path, hostile=True)):
+            yield group, file
+
+
+def _whole_samples(members: Iterable[tar.Member]) -> Iterator[list[tar.Member]]:
     """Yield samples; before a cut, the last one only if it has all the members that the first one has.
 
     A sample alone before a cut is not yielded: nothing tells what it should have.
     """
     first: list[tar.Member] = []
     last: list[tar.Member] = []
-    with fs.open_read(path) as file:
-        try:
-            for group in tar.samples(_remembered(tar.walk(file, path), last)):
-                first = first or group
-                yield group
-                del last[: len(group)]
-        except TornFileError:
-            if first and last and {m.ext for m in last} == {m.ext for m in first}:
-                yield last
-            raise
+    try:
+        for group in tar.samples(_remembered(members, last)):
+            first = first or group
+            yield group
+            del last[: len(group)]
+    except TornFileError:
+        if first and last and {m.ext for m in last} == {m.ext for m in first}:
+            yield last
+        raise
 
 
-def _remembered(members: Iterator[tar.Member], seen: list[tar.Member]) -> Iterator[tar.Member]:
+def _remembered(members: Iterable[tar.Member], seen: list[tar.Member]) -> Iterator[tar.Member]:
     for member in members:
         if not member.name.rpartition("/")[2].startswith("."):
             seen.append(member)
@@ -79,6 +109,10 @@ def _remembered(members: Iterator[tar.Member], seen: list[tar.Member]) -> Iterat
 
 
 def _record(members: list[tar.Member], row: int, input: Input, file: IO[bytes]) -> Record:
+    hostile = [m.name for m in members if tar.leads_out(m.name)]
+    if hostile:
+        detail = f"member {storable(hostile[0])!r} leads out of the archive"
+        return Record(_id(members[0].key, {}, input), (), row, status="bad_record", detail=detail)
     by_ext = {m.ext.lower(): m for m in reversed(members)}
     image = _first(by_ext, IMAGE_EXTENSIONS)
     extras, problem = _json_member(_first(by_ext, ("json",)), file)
@@ -87,26 +121,39 @@ def _record(members: list[tar.Member], row: int, input: Input, file: IO[bytes]) 
     class_index, class_name = _class(_text(_first(by_ext, ("cls",)), file).strip())
     status = "" if image else "image_missing"
     detail = "" if image else "members: " + ", ".join(m.ext for m in members)
-    return Record(
+    record = Record(
         _id(members[0].key, extras, input), captions, row, _urls(extras), Pointer(input.path, image.offset, image.size) if image else None,
         class_index, class_name, storable(extras.get("license") or extras.get("licence")), status, detail or problem,
         meta_json({k: v for k, v in extras.items() if k not in CAPTION_KEYS}),
     )  # fmt: skip
+    return _unpacked(record, image, file) if image and image.ext.lower().endswith(".gz") else record
+
+
+def _unpacked(record: Record, image: tar.Member, file: IO[bytes]) -> Record:
+    """Return the record with the content of its gzipped image."""
+    file.seek(image.offset)
+    content = _packed.gunzip(file.read(image.size), _packed.MOST)
+    if content:
+        return replace(record, image=None, content=content)
+    return replace(record, image=None, status="undecodable", detail=f"{storable(image.name)} does not unpack")
 
 
 def _first(by_ext: dict[str, tar.Member], wanted: tuple[str, ...]) -> tar.Member | None:
-    """Return the member with the first of the wanted extensions; `left.jpg` counts where there is no plain `jpg`."""
+    """Return the member with the first of the wanted extensions, gzipped ones too; `left.jpg` counts where there is no plain `jpg`."""
     for ext in wanted:
-        if ext in by_ext:
-            return by_ext[ext]
-    return next((m for name, m in sorted(by_ext.items()) if name.rpartition(".")[2] in wanted), None)
+        if found := by_ext.get(ext) or by_ext.get(ext + ".gz"):
+            return found
+    return next((m for name, m in sorted(by_ext.items()) if name.removesuffix(".gz").rpartition(".")[2] in wanted), None)
 
 
 def _text(member: tar.Member | None, file: IO[bytes]) -> str:
     if member is None:
         return ""
     file.seek(member.offset)
-    return file.read(member.size).decode("utf-8-sig", "replace")
+    content = file.read(member.size)
+    if member.ext.lower().endswith(".gz"):
+        content = _packed.gunzip(content, _packed.MOST_TEXT)
+    return content.decode("utf-8-sig", "replace")
 
 
 def _json_member(member: tar.Member | None, file: IO[bytes]) -> tuple[dict[str, Any], str]:
@@ -148,8 +195,24 @@ def _id(key: str, extras: dict[str, Any], input: Input) -> str:
 def _refuse_foreign(path: str) -> None:
     with fs.open_read(path) as file:
         head = file.read(tar.BLOCK)
-    for magic, tool in _COMPRESSED.items():
-        if head.startswith(magic):
-            raise UsageError(f"{path}: a compressed tar: its samples cannot be read by byte range", "a plain .tar", f"{tool} it first")
+    head = _packed.head(path) if _packed.tool(path) else head
     if len(head) == tar.BLOCK and head.strip(b"\0") and not tar.is_header(head):
-        raise UsageError(f"{path}: no tar", "a plain .tar", "name another --source")
+        raise UsageError(f"{path}: no tar", "a .tar, or one packed by gzip, bzip2, xz or zstd", "name another --source")
+
+
+def _refuse_scattered(path: str) -> None:
+    """Refuse a tar whose samples' members are not adjacent: every reader of WebDataset would take them for several samples."""
+    if _packed.tool(path):
+        return
+    seen: dict[str, str] = {}
+    last = ""
+    try:
+        with fs.open_read(path) as file:
+            for member in islice(tar.walk(file, path, hostile=True), SNIFFED):
+                if member.key != last and member.key in seen and member.ext != seen[member.key]:
+                    where = f"{member.key}.{seen[member.key]} and {member.key}.{member.ext} are apart"
+                    raise UsageError(f"{path}: {storable(where)}", "the members of a sample one after the other", "tar --sort=name")
+                last = member.key
+                seen.setdefault(member.key, member.ext)
+    except TornFileError:
+        return  # `read` meets it again, where --bad-files decides

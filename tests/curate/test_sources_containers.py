@@ -80,16 +80,6 @@ def test_webdataset_ids_carry_the_tars_place(tmp_path: Path) -> None:
     assert [r.source_id for r in records(webdataset, tmp_path / "x")] == ["0.tar/k"]
 
 
-@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
-def test_compressed_tars_are_refused_with_advice(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / f"a.tar.{mode}"
-    with tarfile.open(path, f"w:{mode}") as out:  # type: ignore[call-overload]
-        out.add(__file__, "k.txt")
-    with pytest.raises(UsageError, match="compressed") as caught:
-        webdataset.inputs(str(tmp_path), webdataset.Options())
-    assert "it first" in caught.value.advice
-
-
 def test_a_file_that_is_no_tar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"<html>" * 200)
     with pytest.raises(UsageError, match="no tar"):
