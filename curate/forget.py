@@ -1,7 +1,7 @@
 """`curate forget`: take samples out of a build's ledger, examples and report, and out of its work folder.
 
 `shards remove` starts it. Gone are captions, ids that hold them, and pictures; what stays is a ledger row with the uid and
-the reason `removed`. Exact and near copies of a sample are its picture too, so they go with it and cannot take its place.
+the reason `removed`. Exact and near copies of a picture are that picture: they go with it, and none can take its place.
 `removed.txt` in the work folder tells every later build. Each step may be repeated.
 """
 
@@ -11,24 +11,23 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from curate.listing import connect, sql_list
+from curate.removed import LIST, REASON, add_to_list
 from curate.report.build import write_report
 from curate.table import RECORDS
+from shards import tombstones
 from shards.core import fs
 from shards.core.config import option
 from shards.core.console import emit, say
 from shards.core.errors import UsageError
 from shards.manifest import Manifest, read_manifest
+from shards.remove import COPIES, with_copies
 from shards.sample import uid_of
 from shards.schema import LEDGER, arrow_schema
-from shards.uids import UidSet, read_uid_file, unpack
+from shards.uids import read_uid_file, unpack
 from shards.writer import write_sidecar
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-LIST = "removed.txt"
-REASON = "removed"
-COPIES = ("exact_duplicate", "near_duplicate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +48,9 @@ def forget(config: ForgetConfig) -> int:
     if not ledger:
         raise UsageError(f"no ledger in {build!r}", "a finished build's folder")
     named = read_uid_file(config.uids)
-    gone = set(unpack(named.uids)) | set(_copies(ledger, named))
+    # Those with a tombstone too: a try that was broken off may have cut the ledger's ties to them.
+    down = {uid for rows in tombstones.read(build).values() for _, uid, _ in rows}
+    gone = with_copies(build, set(unpack(named.uids)) | down)
     work = config.work.rstrip("/") or build + ".work"
     # The work folder first: what a later build needs to know is safe before the ledger forgets.
     listed = add_to_list(work, gone)
@@ -62,30 +63,6 @@ def forget(config: ForgetConfig) -> int:
     emit(found if config.json else f"{build}: {rows:,} ledger rows and {files:,} files of {work} scrubbed")
     say(f"{fs.join(work, LIST)}: {listed:,} uids that builds with this work folder leave out")
     return 0
-
-
-def _copies(ledger: list[str], named: UidSet) -> list[str]:
-    """Return the uids whose picture is that of a named sample."""
-    con = connect("")
-    reasons = ", ".join(f"'{reason}'" for reason in COPIES)
-    rows = con.execute(f"SELECT uid, duplicate_of FROM read_parquet({sql_list(ledger)}) WHERE reason IN ({reasons})").fetchall()
-    con.close()
-    places = named.places(of for _, of in rows)
-    return [uid for (uid, _), place in zip(rows, places.tolist(), strict=True) if place >= 0]
-
-
-def add_to_list(work: str, uids: set[str]) -> int:
-    """Add uids to the work folder's list of removed samples; return how many stand there now."""
-    all_of_them = sorted(uids | read_list(work))
-    fs.make_dirs(work)
-    fs.write_text(fs.join(work, LIST), "".join(f"{uid}\n" for uid in all_of_them))
-    return len(all_of_them)
-
-
-def read_list(work: str) -> set[str]:
-    """Return the uids that builds with this work folder leave out."""
-    path = fs.join(work, LIST)
-    return set(unpack(read_uid_file(path).uids)) if fs.exists(path) else set()
 
 
 def _scrub_ledger(path: str, gone: set[str]) -> int:

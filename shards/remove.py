@@ -1,7 +1,8 @@
 """`shards remove`: take samples down. One small file beside the tars does it at once; the rest follows, and may be run again.
 
 From the tombstones on, no reader, loader or subset of these tars yields the samples. Then the manifest's counts follow, and
-`curate forget` takes them out of ledger, report and work folder. Their bytes go with `shards compact`.
+`curate forget` takes them out of ledger, report and work folder. Their bytes go with `shards compact`. Exact and near
+copies of a picture, which the build's ledger names, are that picture: whoever names one means all.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from shards.core.errors import RunError, UsageError
 from shards.manifest import ASIDE, NAME, Manifest, read_manifest
 from shards.reader import Shard
 from shards.tombstones import Stone
-from shards.uids import UidSet, read_uid_file, uids_in
+from shards.uids import UidSet, pack, read_uid_file, uids_in, unpack
+
+COPIES = ("exact_duplicate", "near_duplicate")
 
 
 @dataclass(frozen=True)
@@ -44,19 +47,37 @@ class Removed:
 
 def run(config: RemoveConfig) -> None:
     """Take samples down and say what came of it."""
-    uids = read_uid_file(config.uids)
+    named = read_uid_file(config.uids)
+    uids = UidSet(pack(with_copies(config.folder, set(unpack(named.uids)))))
     removed = remove(config.folder, uids)
     if fs.exists(fs.join(config.folder, "ledger")):
         start_curate("forget", config.folder, "--uids", config.uids, *(["--work", config.work] if config.work else []))
     if config.json:
-        emit(dataclasses.asdict(removed))
+        emit({"uids": len(named), "with_copies": len(uids), **dataclasses.asdict(removed)})
         return
+    if len(uids) > len(named):
+        say(f"{len(uids) - len(named):,} more uids show the same pictures, by the ledger: exact and near copies")
     earlier = f", {removed.before:,} had gone before" if removed.before else ""
     emit(f"{config.folder}: {removed.samples:,} samples taken down{earlier}")
     if removed.not_found:
         say(f"{removed.not_found:,} of the {len(uids):,} uids are in no shard; a next build leaves them out all the same")
     if removed.shards:
         say(f"{removed.shards:,} shards still hold their bytes, which nothing of ours reads any more: `shards compact` rewrites them")
+
+
+def with_copies(folder: str, uids: set[str]) -> set[str]:
+    """Return the uids and those of all exact and near copies of their pictures, by the ledger of the build."""
+    import pyarrow.parquet as pq
+
+    paths = [fs.join(folder, "ledger", name) for name in fs.names(fs.join(folder, "ledger")) if name.endswith(".parquet")]
+    found = set(uids)
+    for leading in (True, False):  # first the samples that named copies repeat, then all copies of these
+        for path in paths:
+            with fs.open_read(path) as file:
+                table = pq.read_table(file, columns=["uid", "duplicate_of"], filters=[("reason", "in", COPIES)])
+            pairs = zip(table["uid"].to_pylist(), table["duplicate_of"].to_pylist(), strict=True)
+            found |= {of for uid, of in pairs if uid in uids} if leading else {uid for uid, of in pairs if of in found}
+    return found
 
 
 def remove(folder: str, uids: UidSet) -> Removed:
