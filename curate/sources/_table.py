@@ -6,9 +6,11 @@ line, not the rest of the file; TSV does not quote at all. No cell is ever turne
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,8 +29,9 @@ SUFFIXES = tuple(
     for plain, packings in ((".parquet", 0), (".csv", 1), (".tsv", 1), (".json", 1), (".jsonl", 1), (".ndjson", 1))
     for packed in ("", ".gz", ".bz2")[: 1 + 2 * packings]
 )
-SNIFFED_RECORDS = 50
+SNIFFED_RECORDS = 200
 _BATCH = 1024
+_URL = re.compile(r"\s*https?://", re.IGNORECASE)
 _BUFFER = 1 << 20  # with this, and without pre-buffering, memory holds pages of a row group and not the file
 _TRUTHS = {**dict.fromkeys(("true", "yes", "y", "1"), True), **dict.fromkeys(("false", "no", "n", "0"), False)}
 _LONGEST_CELL = 200  # lines that one quoted cell may run over
@@ -61,6 +64,13 @@ class Table:
     def advice(self) -> str:
         """Return which source the file looks like, as advice."""
         return _guess.advice(_guess.by_columns(self.columns) or _guess.by_line("\t".join(self.columns)))
+
+    def first(self, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Return the first rows; of a torn file those before the tear, which `rows` reports."""
+        found: list[dict[str, Any]] = []
+        with contextlib.suppress(TornFileError):
+            found.extend(row for row in islice(self.rows(columns), SNIFFED_RECORDS) if isinstance(row, dict))
+        return found
 
     def rows(self, columns: tuple[str, ...] = ()) -> Iterator[dict[str, Any] | Bad]:
         """Yield each row as {column: value}; of parquet only the given columns. A row that cannot be read is `Bad`.
@@ -100,6 +110,28 @@ def sniff(path: str, allowed: str, key: str = "") -> Table:
         return Table(path, "csv", ())
     kind = "tsv" if "\t" in head_lines[0] else "csv"
     return Table(path, kind, tuple(cell.strip() for cell in _header(head_lines[0], kind)))
+
+
+def refuse_swapped(table: Table, url: str, text: str, allowed: str) -> None:
+    """Refuse a table whose first rows have no URL in the column `url`; say if they stand in `text`.
+
+    Both may be dotted names that reach into JSON.
+    """
+    first = table.first(tuple(dict.fromkeys(name.partition(".")[0] for name in (url, text))))
+    cells, texts = ([storable(value_of(row, name)) for row in first] for name in (url, text))
+    if any(cells) and not any(map(_URL.match, cells)):
+        where = f"; they stand in {text!r}" if any(map(_URL.match, texts)) else ""
+        raise UsageError(f"{table.path}: no URL in the first {len(first)} rows of {url!r}{where}", allowed, "rename the columns")
+
+
+def value_of(row: dict[str, Any], name: str) -> Any:
+    """Return a cell, or what a dotted name such as `assets.preview.url` reaches in nested JSON."""
+    found = row.get(name)
+    if found is None and "." in name:
+        found = row
+        for key in name.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+    return found
 
 
 def fitted(value: Any, kind: str) -> Any:

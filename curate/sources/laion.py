@@ -11,11 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from curate.sources import _table
-from curate.sources._table import Table, fitted
+from curate.sources._table import Table, fitted, refuse_swapped
 from curate.sources.base import Input, Record, list_inputs, meta_json, storable
 from shards.core.config import option
 from shards.core.errors import TornFileError, UsageError, closest
@@ -32,7 +31,6 @@ _TEXT = ("TEXT", "text", "caption")
 _ALLOWED = "parquet with the columns URL and TEXT (upper or lower case), as LAION and DataComp publish it"
 _URL = re.compile(r"\s*https?://", re.IGNORECASE)
 _UID = re.compile(r"[0-9a-f]{32}")
-_SNIFFED = 200
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def _sniff(path: str, options: Options) -> tuple[Table, dict[str, str]]:
         if not names[role]:
             raise UsageError(f"{found}: there is no {label}", _ALLOWED, table.advice() if role == "url" else "--caption-column NAME")
     names = {role: column for role, column in names.items() if column}
-    _refuse_swapped(path, table, names)
+    refuse_swapped(table, names["url"], names["text"], _ALLOWED)
     return table, names
 
 
@@ -106,15 +104,6 @@ def _named(table: Table, column: str) -> str:
     if column not in table.columns:
         raise UsageError(f"{table.path}: no column {column!r}", ", ".join(table.columns), closest(column, table.columns))
     return column
-
-
-def _refuse_swapped(path: str, table: Table, names: dict[str, str]) -> None:
-    """Refuse a file whose first rows have URLs in the text's column and none in the URL's."""
-    first = [row for row in islice(table.rows((names["url"], names["text"])), _SNIFFED) if isinstance(row, dict)]
-    urls, texts = (sum(bool(_URL.match(storable(row[names[role]]))) for row in first) for role in ("url", "text"))
-    if first and not urls:
-        swapped = f"; they stand in {names['text']!r}" if texts else ""
-        raise UsageError(f"{path}: no URL in the first {len(first)} rows of {names['url']!r}{swapped}", _ALLOWED, "rename the columns")
 
 
 def _record(values: dict[str, Any], row: int, name: str) -> Record:

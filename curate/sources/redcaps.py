@@ -13,12 +13,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, Literal
 
 from curate.sources import _guess, _table
 from curate.sources._json import Bad
-from curate.sources._table import Table, fitted
+from curate.sources._table import Table, fitted, refuse_swapped
 from curate.sources.base import Input, Record, list_inputs, meta_json, storable
 from shards.core.config import option
 from shards.core.errors import TornFileError, UsageError
@@ -89,6 +88,7 @@ def _sniff(path: str, options: Options) -> Table:
         if name not in columns and not (name == "url" and "image_url" in columns):
             ours = _guess.by_columns(columns) == "redcaps"
             raise UsageError(f"{found}: there is no {name!r}", f"RedCaps' {_LAYOUT}", "" if ours else table.advice())
+    refuse_swapped(table, "url" if "url" in columns else "image_url", options.field, f"RedCaps' {_LAYOUT}")
     if options.with_subreddit:
         _refuse_nameless(table, found)
     return table
@@ -97,8 +97,7 @@ def _sniff(path: str, options: Options) -> Table:
 def _refuse_nameless(table: Table, found: str) -> None:
     if "subreddit" not in table.columns:
         raise UsageError(f"{found}: there is no 'subreddit'", f"RedCaps' {_LAYOUT}, subreddit", "leave out --with-subreddit")
-    first = [item.get("subreddit") for item in islice(table.rows(("subreddit",)), 20) if isinstance(item, dict)]
-    if not table.classes.get("subreddit") and any(storable(name).isdigit() for name in first):
+    if not table.classes.get("subreddit") and any(storable(row.get("subreddit")).isdigit() for row in table.first(("subreddit",))):
         advice = "the export as parquet holds the names"
         raise UsageError(f"{table.path}: subreddits are class ids without names", "names of subreddits", advice)
 
@@ -111,7 +110,7 @@ def _record(fields: dict[str, Any], row: int, name: str, options: Options, names
     fields["subreddit"] = _subreddit(fields.get("subreddit"), names)
     if options.with_subreddit and fields["subreddit"]:
         caption = f"{fields['subreddit']}: {caption}" if caption.strip() else ""
-    if given and not urls:
+    if image_id and given and not urls:
         return Record(image_id, (caption,), row, status="placeholder", detail=f"{given[0]}: Imgur's picture of a removed image")
     if not image_id or not urls:
         missing = "no image_id" if not image_id else "no url"
@@ -125,7 +124,7 @@ def _record(fields: dict[str, Any], row: int, name: str, options: Options, names
 def urls_of(text: str) -> list[str]:
     """Return the URLs of a field: one as it stands, several side by side, or an Imgur gallery `http://i.imgur.com/a,b,c`."""
     found = []
-    for one in _NEXT_URL.split(text.strip()):
+    for one in _NEXT_URL.split(text):
         if _IMGUR.match(one) and "," in one:
             base = "http://i.imgur.com/"
             parts = [_IMGUR.sub("", part.strip()) for part in one.split(",")]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from curate.sources import _guess, _table, _tsv
 from curate.sources._json import Bad
-from curate.sources._table import Table, fitted
+from curate.sources._table import Table, fitted, refuse_swapped, value_of
 from curate.sources.base import Input, Record, list_inputs, meta_json, storable
 from shards.core.config import option
 from shards.core.errors import TornFileError, UsageError, closest
@@ -86,7 +86,7 @@ def read(input: Input, options: Options) -> Iterator[Record]:
         if isinstance(item, Bad):
             yield Record(f"{input.name}:{row}", (storable(item.text),), row, status="bad_record", detail=f"record {row + 1}: {item.why}")
         else:
-            yield _record({role: _value(item, name) for role, name in names.items()}, row, input.name, options.field)
+            yield _record({role: value_of(item, name) for role, name in names.items()}, row, input.name, options.field)
 
 
 def _sniff(path: str, options: Options) -> tuple[Table | None, dict[str, str]]:
@@ -126,17 +126,8 @@ def _names(table: Table, options: Options) -> dict[str, str]:
         foreign = (guess := _guess.by_columns(table.columns)) not in ("", "shutterstock")
         found = f"{table.path}: its columns are {table.described}: none is the {absent[0]}"
         raise UsageError(found, _ALLOWED, _guess.advice(guess) if foreign else f"--columns {absent[0]}=NAME")
+    refuse_swapped(table, names["url"], names.get("caption", names["url"]), _ALLOWED)
     return names
-
-
-def _value(item: dict[str, Any], name: str) -> Any:
-    """Return a cell, or what a dotted name reaches in nested JSON."""
-    if name in item:
-        return item[name]
-    found: Any = item
-    for key in name.split("."):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
 
 
 def _record(values: dict[str, Any], row: int, name: str, field: str) -> Record:

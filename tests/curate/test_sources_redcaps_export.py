@@ -19,7 +19,7 @@ from test_sources_redcaps import ONE
 
 from curate.sources import redcaps
 from curate.sources.base import Input
-from shards.core.errors import UsageError
+from shards.core.errors import TornFileError, UsageError
 
 NAMES = ["abandonedporn", "abandoned", "itookapicture"]
 # Features of huggingface.co/datasets/kdexd/red_caps (red_caps.py): `datasets` writes them into the parquet schema.
@@ -86,13 +86,28 @@ def test_the_subreddit_may_stand_before_the_caption(tmp_path: Path, field: str, 
     assert found[0].source_id == "abc"
 
 
+def test_swapped_columns_are_refused_by_name(tmp_path: Path) -> None:
+    path = official(tmp_path, ONE | {"url": "a cat", "caption": ONE["url"]})
+    with pytest.raises(UsageError, match="no URL in the first 1 rows of 'url'; they stand in 'caption'"):
+        records(redcaps, path)
+
+
+def test_a_torn_file_with_subreddits_gives_its_whole_records(tmp_path: Path) -> None:
+    path = official(tmp_path, ONE, ONE | {"image_id": "b"}, ONE | {"image_id": "c"})
+    path.write_bytes(path.read_bytes()[:-20])
+    found = []
+    with pytest.raises(TornFileError):
+        found.extend(redcaps.read(Input(str(path), "x"), redcaps.Options(with_subreddit=True)))
+    assert [r.source_id for r in found] == ["abc", "b"]
+
+
 @pytest.mark.parametrize(
     ("text", "urls"),
     [
         ("https://i.redd.it/a,b.jpg?x=1,2", ["https://i.redd.it/a,b.jpg?x=1,2"]),
         ("http://i.imgur.com/abc,def.png,ghi", ["http://i.imgur.com/abc.jpg", "http://i.imgur.com/def.png", "http://i.imgur.com/ghi.jpg"]),
         ("http://imgur.com/abc,http://imgur.com/def#0", ["http://i.imgur.com/abc.jpg", "http://i.imgur.com/def.jpg"]),
-        (" http://h/1.jpg https://h/2.jpg ", ["http://h/1.jpg", "https://h/2.jpg"]),
+        ("http://h/1.jpg https://h/2.jpg", ["http://h/1.jpg", "https://h/2.jpg"]),
         ("http://h/with space.jpg", ["http://h/with space.jpg"]),
         ("http://h/1.jpg http://h/1.jpg", ["http://h/1.jpg"]),
         ("", []),

@@ -69,6 +69,19 @@ def test_exports_agree_whatever_their_format(tmp_path: Path) -> None:
         }  # fmt: skip
 
 
+def test_order_of_columns_and_marks_do_not_matter(tmp_path: Path) -> None:
+    expected = records(shutterstock, as_csv(tmp_path, [FLAT]))
+    path = as_csv(tmp_path, [dict(reversed(FLAT.items()))])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert records(shutterstock, path) == expected
+
+
+def test_swapped_columns_are_refused_by_name(tmp_path: Path) -> None:
+    path = as_csv(tmp_path, [FLAT | {"description": URL, "preview_url": "Old wood texture"}])
+    with pytest.raises(UsageError, match="no URL in the first 1 rows of 'preview_url'; they stand in 'description'"):
+        records(shutterstock, path)
+
+
 def test_the_caption_rules(tmp_path: Path) -> None:
     path = as_csv(tmp_path, [FLAT, FLAT | {"id": "2", "description": ""}, FLAT | {"id": "3", "keywords": ""}])
     text, words = "Old wood texture", "wood, old, brown"

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from curate.sources import _guess, _json, _table, _text
 from curate.sources._json import Bad
+from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
 
 NAMES = ("id", "text", "more")
@@ -83,6 +84,17 @@ def test_packed_files_are_unpacked(tmp_path: Path, pack: Any, kind: str) -> None
     plain = Path(written(tmp_path, kind, ROWS))
     plain.write_bytes(pack(plain.read_bytes()))
     assert read(str(plain)) == ROWS
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "list"])
+def test_tables_are_read_through_fsspec(tmp_path: Path, kind: str) -> None:
+    local = written(tmp_path, kind, ROWS)
+    remote = f"memory://tables/{Path(local).name}"
+    fs.write_bytes(remote, Path(local).read_bytes() if kind == "parquet" else gzip.compress(Path(local).read_bytes()))
+    try:
+        assert read(remote) == ROWS
+    finally:
+        fs.remove("memory://tables")
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])

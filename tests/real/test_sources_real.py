@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote_plus, unquote_plus
 
 import pytest
 
@@ -99,6 +99,32 @@ def test_shutterstock(realdata: Path, name: str, id_column: str, caption: str, u
     assert [r.status for r in headerless] == [""] * 3
 
 
+def test_naughty_strings_come_back(realdata: Path, tmp_path: Path) -> None:
+    """Every naughty string as a caption, written by another hand: each reader gives it back as it is."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    naughty = [text for text in json.loads((realdata / "text/naughty_strings.json").read_text("utf-8")) if "\0" not in text]
+    urls = [f"http://h.example/{i}.jpg" for i in range(len(naughty))]
+    pq.write_table(pa.table({"URL": urls, "TEXT": naughty}), tmp_path / "laion.parquet")
+    line = ["0", "", "", "", "", "", *[""] * 7, "", "", "", "", *[""] * 5, "0"]
+    photos = [[str(i), *line[1:6], quote_plus(text), *line[7:14], urls[i], *line[15:]] for i, text in enumerate(naughty)]
+    (tmp_path / "yfcc.tsv").write_text("".join("\t".join(photo) + "\n" for photo in photos))
+    items = [{"image_id": str(i), "url": urls[i], "caption": text} for i, text in enumerate(naughty)]
+    (tmp_path / "redcaps.json").write_text(json.dumps({"annotations": items}, ensure_ascii=False), encoding="utf-8")
+    with (tmp_path / "export.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(
+            [("id", "url", "description"), *((i, url, text) for i, (url, text) in enumerate(zip(urls, naughty, strict=True)))]
+        )
+    for module, name in ((laion, "laion.parquet"), (yfcc, "yfcc.tsv"), (redcaps, "redcaps.json"), (shutterstock, "export.csv")):
+        found = records(module, tmp_path / name)
+        assert [r.status for r in found] == [""] * len(naughty)
+        assert [r.captions[0] for r in found] == naughty
+    plain = [(url, text) for url, text in zip(urls, naughty, strict=True) if not re.search(r"[\t\n\r]", text)]
+    (tmp_path / "cc12m.tsv").write_text("".join(f"{url}\t{text}\n" for url, text in plain), encoding="utf-8")
+    assert [(r.urls[0], r.captions[0]) for r in records(cc12m, tmp_path / "cc12m.tsv")] == plain
+
+
 def test_webdataset(realdata: Path) -> None:
     for name, status in (("image3.tar", ""), ("compressed.tar", "image_missing")):
         path = realdata / "metadata/webdataset" / name
@@ -110,8 +136,10 @@ def test_webdataset(realdata: Path) -> None:
         for record, content in zip(found, files.values(), strict=True):
             if record.image:
                 assert path.read_bytes()[record.image.offset :][: record.image.size] == content
-    with pytest.raises(UsageError, match="compressed"):
-        webdataset.inputs(str(realdata / "metadata/webdataset/sample.tgz"), webdataset.Options())
+    path = realdata / "metadata/webdataset/sample.tgz"
+    with tarfile.open(path) as tar:
+        keys = {m.name.partition(".")[0] for m in tar.getmembers() if m.isfile()}
+    assert {r.source_id for r in records(webdataset, path)} == {f"sample.tgz/{key}" for key in keys}
 
 
 def test_folders(realdata: Path) -> None:
