@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from curate.jpeg import KEPT_PROCESSES, JpegHeader, jpeg_header
 from curate.phash import phash
 from shards.core.config import option
 from shards.proof import JPEGS, MAX_PIXELS, prove_jpeg
@@ -20,8 +21,6 @@ VERSION = 3
 # Below this many gray levels the hash says too little for a near match: exact copies are all that dedup looks for.
 # None of 390 real photos lies below (their least is 15), flat fills and one-line text banners do (docs/LOG.md).
 LOW_INFORMATION = 12.0
-_SOF_KEPT = {0xC0, 0xC1, 0xC2}
-_SOF = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Frames are counted in files up to this size; in a larger one that has several, 2 stands for them: counting reads it all.
 _COUNTED = 16 * 2**20
 
@@ -85,24 +84,32 @@ def open_image(content: bytes, policy: ImagePolicy, hash: str = "reference") -> 
 def _open(content: bytes, policy: ImagePolicy, hash: str) -> Opened:
     from PIL import Image
 
+    header = jpeg_header(content)
+    if header and header.plain and policy.size is None:
+        _check_size(header.width, header.height)
+        size = header.width, header.height
+        return Opened(None, *size, *size, "JPEG", *phash(content, size, header.gray, hash), frames=1)
     image = Image.open(io.BytesIO(content))
     width, height = size = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageRefusedError("too_large", f"{width}x{height} pixels; at most {MAX_PIXELS:,}")
-    if width < 1 or height < 1:
-        raise ImageRefusedError("undecodable", f"{width}x{height} pixels")
-    plain = image.format == "JPEG" and image.mode in ("L", "RGB")
+    _check_size(width, height)
     original_format, gray = image.format or "", image.mode == "L"
-    frames = 1 if plain else _frames(image, len(content))
+    frames = 1 if original_format == "JPEG" else _frames(image, len(content))
     encoded = None
-    if not (plain and _kept_as_is(image, content)) or _resizes(image, policy):
-        if image.format in JPEGS:
+    if not _kept_as_is(image, header) or _resizes(image, policy):
+        if original_format in JPEGS:
             prove_jpeg(content, image.mode)
         image.load()
         stored = _resized(_upright_rgb(image), policy)
         size, gray, encoded = stored.size, False, _encode(stored, policy.quality)
     bits, information = phash(encoded or content, size, gray, hash)
     return Opened(encoded, *size, width, height, original_format, bits, information, frames)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageRefusedError("too_large", f"{width}x{height} pixels; at most {MAX_PIXELS:,}")
+    if width < 1 or height < 1:
+        raise ImageRefusedError("undecodable", f"{width}x{height} pixels")
 
 
 def _frames(image: Any, bytes: int) -> int:
@@ -117,27 +124,11 @@ def _frames(image: Any, bytes: int) -> int:
     return frames
 
 
-def _kept_as_is(image: Any, content: bytes) -> bool:
-    """Say whether the bytes of an 8-bit gray or colour JPEG may enter a shard unchanged: upright, and of a common process."""
-    orientation = image.getexif().get(0x0112, 1)
-    return orientation in (0, 1) and _jpeg_process(content) in _SOF_KEPT
-
-
-def _jpeg_process(content: bytes) -> int:
-    """Return the start-of-frame marker: baseline C0, extended C1, progressive C2; others not every reader decodes."""
-    position = 2
-    while position + 4 <= len(content):
-        if content[position] != 0xFF:
-            position += 1
-            continue
-        marker = content[position + 1]
-        if marker in _SOF:
-            return marker
-        if marker in (0xFF, 0x00, 0x01) or 0xD0 <= marker <= 0xD9:
-            position += 1 if marker == 0xFF else 2
-            continue
-        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    return 0
+def _kept_as_is(image: Any, header: JpegHeader | None) -> bool:
+    """Say whether the bytes may enter a shard unchanged: an upright 8-bit gray or colour JPEG of a common process."""
+    if image.format != "JPEG" or image.mode not in ("L", "RGB") or header is None:
+        return False
+    return image.getexif().get(0x0112, 1) in (0, 1) and header.process in KEPT_PROCESSES
 
 
 def _upright_rgb(image: Any) -> Any:
