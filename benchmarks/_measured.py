@@ -37,12 +37,15 @@ SELECT uid, uid AS image_id, source, 'https://img.' || (g % 20000) || '.example/
     CASE WHEN missing THEN 0 ELSE 200 + (g % 900)::INT END AS width, CASE WHEN missing THEN 0 ELSE 200 + (h % 600)::INT END AS height,
     width AS original_width, height AS original_height, CASE WHEN missing THEN '' ELSE 'JPEG' END AS original_format,
     20000 + (g % 90000)::BIGINT AS bytes, digest AS sha256, digest AS original_sha256,
-    CASE WHEN missing THEN 0::UBIGINT ELSE xor(hash(image + 77), if(h % 2 = 0 OR image = -1, 0, (1::UBIGINT << (g % 64)::INT))) END AS phash,
+    CASE WHEN missing THEN 0::UBIGINT
+         ELSE xor(hash(image + 77), if(h % 2 = 0 OR image = -1, 0, (1::UBIGINT << (g % 64)::INT))) END AS phash,
     CASE WHEN missing THEN 0.0 WHEN image = -1 OR g % 300 = 1 THEN 0.5 ELSE 13.0 + (g % 100) END AS information,
     CASE WHEN missing THEN 0 ELSE 1 END AS frames, CASE WHEN source = 'photos' THEN (g % 1000)::INT ELSE -1 END AS class_index,
-    CASE WHEN source = 'photos' THEN 'class ' || (g % 1000) ELSE '' END AS class_name, CASE WHEN g % 3 = 0 THEN 'CC BY 2.0' ELSE '' END AS licence,
+    CASE WHEN source = 'photos' THEN 'class ' || (g % 1000) ELSE '' END AS class_name,
+    CASE WHEN g % 3 = 0 THEN 'CC BY 2.0' ELSE '' END AS licence,
     '' AS meta, {filters},
-    '/pool/' || lpad((i // 10000)::VARCHAR, 5, '0') || '.tar' AS path, (g % 900000000)::BIGINT AS "offset", bytes AS size, 0::UBIGINT AS xxh3
+    '/pool/' || lpad((i // 10000)::VARCHAR, 5, '0') || '.tar' AS path, (g % 900000000)::BIGINT AS "offset",
+    bytes AS size, 0::UBIGINT AS xxh3
 FROM t ORDER BY i
 """
 

@@ -107,7 +107,7 @@ def _fit(rows: pa.Table, most: int | None, members: tuple[str, ...]) -> int:
     return max(1, int(np.searchsorted(total, most, side="right")))
 
 
-def _sizes(rows: pa.Table, members: tuple[str, ...]) -> list[NDArray[np.int64]]:
+def _sizes(rows: pa.Table, members: tuple[str, ...]) -> list[Any]:
     """Return the bytes of each member of each row, an array per member."""
     import numpy as np
     import pyarrow.compute as pc

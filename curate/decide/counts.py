@@ -43,7 +43,8 @@ def removals(con: duckdb.DuckDBPyConnection) -> pa.Table:
     """Return what is dropped: columns reason, source, class_name ("" where there is none) and count, most first."""
     return con.sql("""
         SELECT reason::VARCHAR AS reason, source::VARCHAR AS source, class_name, count(*) AS count
-        FROM (SELECT place, reason, source FROM decided WHERE decision = 'dropped') JOIN (SELECT place, class_name FROM measured) USING (place)
+        FROM (SELECT place, reason, source FROM decided WHERE decision = 'dropped')
+        JOIN (SELECT place, class_name FROM measured) USING (place)
         GROUP BY ALL ORDER BY reason, source, count DESC, class_name
     """).to_arrow_table()
 

@@ -33,11 +33,12 @@ FROM measured
 """
 
 
-def load_samples(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Part], work: str) -> None:
+def load_samples(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Part], work: str = "") -> None:
     """Make the view `measured`, the tables `samples` and `drops`, and the view `alive`.
 
     `samples` has a row per input; `refusal` is '' or the first reason that a sample gives by itself. `drops` has a row
-    for each one that goes on account of others; `winner` is the place of the survivor, NULL where there is none.
+    for each one that goes on account of others; `winner` is the place of the survivor, NULL where there is none. Small parts
+    are merged in the folder `work`, if one is given.
     """
     show_measured(con, recipe, parts, work)
     hide_removed(con, work)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from curate.dedup import near_duplicates
 from curate.decide.drop import ORDER, drop
+from curate.dedup import near_duplicates
 from curate.recipe import Recipe
 from shards.core.console import warn
 

@@ -35,8 +35,7 @@ def rank_survivors(con: duckdb.DuckDBPyConnection, recipe: Recipe, keys: pa.Tabl
     Args:
         keys: `uid` and `key` (double), the balance key of each survivor; one without a key stands last.
     """
-    share = recipe.holdout
-    held = f"WHERE {_NOT_HELD.format(salt=HOLDOUT_SALT, share=share)}" if share > 0 else ""
+    held = f"WHERE {_NOT_HELD.format(salt=HOLDOUT_SALT, share=recipe.holdout)}" if recipe.holdout > 0 else ""
     con.execute(f"CREATE VIEW standing AS SELECT place, source, class_index, rank_key, uid FROM alive {held}")
     quotas = {s.name: s.samples for s in recipe.sources if s.samples}
     rows, by = "standing", "rank_key, uid"
@@ -51,8 +50,9 @@ def rank_survivors(con: duckdb.DuckDBPyConnection, recipe: Recipe, keys: pa.Tabl
         rows = f"(SELECT *, row_number() OVER (PARTITION BY {of} ORDER BY rank_key, uid) AS key FROM standing)"
         by = "key, rank_key, uid"
     if quotas:
-        values = " ".join(f"WHEN {sql_text(name)} THEN {quota}" for name, quota in quotas.items())
-        rows = f"(SELECT *, (row_number() OVER (PARTITION BY source ORDER BY {by}) - 0.5)::DOUBLE / CASE source {values} END AS share FROM {rows})"
+        quota = " ".join(f"WHEN {sql_text(name)} THEN {quota}" for name, quota in quotas.items())
+        share = f"(row_number() OVER (PARTITION BY source ORDER BY {by}) - 0.5)::DOUBLE / CASE source {quota} END"
+        rows = f"(SELECT *, {share} AS share FROM {rows})"
         by = "share, uid"
     con.execute(f"CREATE VIEW survivors AS FROM {rows}")
     con.execute("CREATE TYPE decision AS ENUM ('kept', 'holdout', 'spare', 'dropped')")

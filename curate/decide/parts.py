@@ -33,7 +33,7 @@ _SQL_TYPES = {
 }
 
 
-def show_measured(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Part], work: str) -> None:
+def show_measured(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Part], work: str = "") -> None:
     """Make the view `measured`: all measured columns, and `place`, (number of the part << 32) | row in the part.
 
     A column that only some sources measure is NULL in the others.
@@ -65,7 +65,7 @@ def _read(files: list[str], unlike: bool) -> str:
 def _merge(con: duckdb.DuckDBPyConnection, parts: list[Part], work: str, unlike: bool) -> list[str]:
     """Return the files that hold the first parts, MERGED in each; what is on disk already is not written again."""
     count = len(parts) // MERGED
-    if not count or fs.is_remote(work) or sum(part.rows for part in parts) > SMALL * len(parts):
+    if not count or not work or fs.is_remote(work) or sum(part.rows for part in parts) > SMALL * len(parts):
         return []
     targets = []
     with Progress("merge", count * MERGED) as progress:

@@ -36,10 +36,10 @@ def run(tmp_path: Path) -> Decide:
     """Return a function that decides about rows of the sources a and b."""
     number = itertools.count()
 
-    def decided(rows: list[Row], steps: Steps = Steps(), sizes: tuple[int, ...] = (), **changes: Any) -> Decided:
+    def decided(rows: list[Row], steps: Steps | None = None, sizes: tuple[int, ...] = (), **changes: Any) -> Decided:
         recipe = Recipe(**{"sources": sources("a", "b"), "samples": "all", "filters": (), **changes})
         folder = tmp_path / str(next(number))
-        return decide(recipe, write_parts(folder / "measured", recipe, rows, sizes), str(folder), 1, steps)
+        return decide(recipe, write_parts(folder / "measured", recipe, rows, sizes), str(folder), 1, steps or Steps())
 
     return decided
 
