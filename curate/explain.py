@@ -14,7 +14,7 @@ from typing import Any
 
 from curate.config import SOURCES, source_options
 from curate.decide.drop import captions
-from curate.decide.load import load
+from curate.decide.load import load_samples
 from curate.listing import connect, record_row
 from curate.measure import MeasureTask, Part, describe, filter_columns, native_columns
 from curate.plan import shard_size
@@ -28,6 +28,7 @@ from shards.core.errors import TornFileError, UsageError
 
 RECORDS = 100_000  # read per source, unless --limit says otherwise
 _SHOWN = 12
+_SNIFFED = 100
 _BATCH = 4096
 # Unknown before images are opened: a filter that asks for them refuses nothing here.
 _OF_IMAGES = (
@@ -93,8 +94,8 @@ def _look(spec: SourceSpec) -> Explained:
             raise
         found.missing += absent
         return found
-    if found.inputs and hasattr(module, "layout"):
-        found.layout = module.layout(found.inputs[0], options)
+    if hasattr(module, "layout"):
+        found.layout = "; ".join(dict.fromkeys(module.layout(one, options) for one in found.inputs[:_SNIFFED]))
     return found
 
 
@@ -136,7 +137,7 @@ def _records(source: Explained) -> Iterator[dict[str, Any]]:
 def _removed(recipe: Recipe, parts: list[Part]) -> list[dict[str, Any]]:
     """Return what words alone would remove, the first refusal owning a sample: by source, by class and by detail."""
     con = connect("")
-    load(con, recipe, parts)
+    load_samples(con, recipe, parts)
     if recipe.dedup.captions:
         captions(con)
     con.execute("""
