@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.config import FILTERS, SOURCES, BuildConfig, resolve
 from curate.decide import Decided, decide, stages, waterfall
+from curate.decontaminate import claims, sets
 from curate.listing import join_pool, layout_of, list_records
 from curate.measure import Part, codecs, measure, table_digest
 from curate.plan import class_names, members_of, plan, write_ledger
@@ -14,7 +15,7 @@ from curate.recipe import Recipe, SourceSpec
 from curate.steps import steps_of
 from curate.write import write
 from shards.core import fs, lean, registry
-from shards.core.config import dump
+from shards.core.config import digest, dump
 from shards.core.console import emit, say
 from shards.core.engine import prepare
 from shards.core.engines.local import default_workers
@@ -22,6 +23,7 @@ from shards.core.errors import UsageError
 from shards.manifest import NAME, Manifest, read_manifest
 
 if TYPE_CHECKING:
+    from curate.decontaminate.sets import ExcludedSet
     from curate.embed import Embedded
 
 VERSION = "provender 0.1.0"
@@ -49,10 +51,10 @@ def build_shards(config: BuildConfig) -> int:
     output, work = config.output.rstrip("/"), _work(config)
     _refuse_other(output, recipe, config.overwrite)
     found = measured(recipe, work, config)
-    if _is_whole(output, recipe, table_digest(found.parts), config.overwrite):
+    if _is_whole(output, recipe, found.digest, config.overwrite):
         say(f"{output}: this build is there already, nothing to do")
         return _finish(output, config.json)
-    decided = decide(recipe, found.parts, work, _workers(config), steps_of(recipe, found.embedded))
+    decided = _decide(recipe, found, work, config)
     _prepare(output, recipe)
     manifest = _write(recipe, decided, found, work, output, config)
     say(waterfall(decided.sources, stages(recipe)))
@@ -69,6 +71,13 @@ class Measured:
     torn: list[str]
     layouts: dict[str, str]
     embedded: list[Embedded]
+    excluded: list[ExcludedSet]
+
+    @property
+    def digest(self) -> str:
+        """The digest of all that decisions are about: the measured table, and the test sets that are kept out."""
+        table = table_digest(self.parts)
+        return digest([table, sets.version(self.excluded)]) if self.excluded else table
 
 
 def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
@@ -77,6 +86,8 @@ def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
     prepare([*TASK_MODULES, *plugins], engine=config.engine)
     lean.load(OWN_MODULES)
     workers = _workers(config)
+    kind = recipe.dedup.near.hash if recipe.dedup.near else "reference"
+    excluded = sets.open_sets(recipe.exclude.sets, kind, recipe.image_policy, recipe.exclude.views, work, workers, config.engine)
     listed: list[tuple[SourceSpec, list[str]]] = []
     torn: list[str] = []
     layouts: dict[str, str] = {}
@@ -87,11 +98,16 @@ def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
         listed.append((spec, join_pool(files, spec.images, work) if spec.images else files))
     parts = measure(recipe, listed, work, workers, config.engine)
     if not recipe.embed:
-        return Measured(parts, torn, layouts, [])
+        return Measured(parts, torn, layouts, [], excluded)
     from curate.embed import embed
 
     embedded = embed(recipe.embed, parts, work, workers, config.engine)
-    return Measured([e.part for e in embedded], torn, layouts, embedded)
+    return Measured([e.part for e in embedded], torn, layouts, embedded, excluded)
+
+
+def _decide(recipe: Recipe, found: Measured, work: str, config: BuildConfig) -> Decided:
+    steps = steps_of(recipe, found.embedded, found.excluded, _workers(config))
+    return decide(recipe, found.parts, work, _workers(config), steps)
 
 
 def measure_only(config: BuildConfig) -> int:
@@ -106,7 +122,7 @@ def decide_only(config: BuildConfig) -> int:
     """`curate decide`: measure what is missing, decide, and print the ledger's counts; nothing is written."""
     recipe = resolve(config)
     found = measured(recipe, _work(config), config)
-    decided = decide(recipe, found.parts, _work(config), _workers(config), steps_of(recipe, found.embedded))
+    decided = _decide(recipe, found, _work(config), config)
     emit(decided.sources if config.json else waterfall(decided.sources, stages(recipe)))
     return 0
 
@@ -177,6 +193,8 @@ def _prepare(output: str, recipe: Recipe) -> None:
 
 def _write(recipe: Recipe, decided: Decided, found: Measured, work: str, output: str, config: BuildConfig) -> Manifest:
     """Write shards, ledger, examples and report, and the manifest last: it is the commit."""
+    import pyarrow as pa
+
     from curate.report.build import write_report
     from curate.report.examples import choose_examples, write_examples
 
@@ -184,17 +202,23 @@ def _write(recipe: Recipe, decided: Decided, found: Measured, work: str, output:
     entries = write(plan(recipe, decided, work, output, members), decided.kept, _workers(config), config.engine)
     write_ledger(decided.con, output)
     decided.con.execute("CREATE VIEW ranked AS SELECT * REPLACE (CASE WHEN rank < 0 THEN rank_key ELSE rank END AS rank) FROM decided")
-    write_examples(output, choose_examples(decided.con, "ranked"), workers=_workers(config), engine_name=config.engine)
+    picks, said = choose_examples(decided.con, "ranked"), {}
+    if found.excluded:
+        said = claims.claims(recipe.exclude, found.excluded, decided.con)
+        say(claims.in_words(said))
+        claims.write_pairs(decided.con, found.excluded, output)
+        picks = pa.concat_tables([picks, claims.pairs_shown(decided.con, found.excluded)])
+    write_examples(output, picks, workers=_workers(config), engine_name=config.engine)
     layouts = {name: {"layout": layout} for name, layout in found.layouts.items()}
     notes: dict[str, Any] = {"codecs": codecs(recipe), "dedup_scope": recipe.dedup.scope}
-    notes |= {"overlap": decided.overlap} if decided.overlap else {}
+    notes |= ({"overlap": decided.overlap} if decided.overlap else {}) | ({"excluded": said} if said else {})
     manifest = Manifest(
         samples=sum(e.samples for e in entries),
         bytes=sum(e.bytes for e in entries),
         shards=tuple(entries),
         builder=VERSION,
         recipe=recipe.digest,
-        table=table_digest(found.parts),
+        table=found.digest,
         seed=recipe.seed,
         members=members,
         sources={name: counts | layouts.get(name, {}) for name, counts in decided.sources.items()},

@@ -24,7 +24,7 @@ class BuildConfig:
     config: str = option("", "recipe file (YAML), or the name of one that comes along; flags override it", metavar="FILE")
     source: str = option("", "reader of the one source", metavar="NAME")
     input: str = option("", "native files: a path, a folder, or a quoted glob", metavar="PATH")
-    images: str = option("", "pool made by `curate fetch`", metavar="DIR")
+    images: str = option("", "pool made by `curate fetch`, or where a source finds its images itself, their place", metavar="DIR")
     name: str = option("", "the source's name in uids and ledger (default: its reader's)", metavar="NAME")
     captions: Literal["first", "longest", "sampled", "each"] | None = option(None, "which caption a sample gets (default: first)")
     template: tuple[str, ...] = option((), "caption for labelled images: 'a photo of a {}', one | seven | eighty, or a file; drawn by uid")
@@ -42,6 +42,7 @@ class BuildConfig:
     near: bool | None = option(None, "drop near duplicates (default: yes)")
     near_radius: int | None = option(None, "largest pHash distance of near duplicates (default: 4)")
     dedup_scope: Literal["source", "all"] | None = option(None, "look for duplicates within a source or across all")
+    exclude_near: tuple[str, ...] = option((), "test sets to keep out of the build: folders, tars, or other builds", metavar="PATH")
     embed_model: str = option("", "open_clip architecture for clip_score and duplicates by meaning: a name or a JSON file", metavar="NAME")
     embed_checkpoint: str = option("", "its weights: a file, or a tag of open_clip's", metavar="FILE")
     semantic: float | None = option(None, "drop what a kept image is nearer to than this cosine distance (needs --embed-model)")
@@ -148,6 +149,7 @@ def resolve(config: BuildConfig) -> Recipe:
         _nest(values, "dedup", {}, {"near": {**(values.get("dedup", {}).get("near") or {}), **near}})
     if config.semantic is not None:
         _nest(values, "dedup", {}, {"semantic": {"epsilon": config.semantic}})
+    _nest(values, "exclude", {"sets": config.exclude_near or None})
     _nest(values, "embed", {"model": config.embed_model or None, "checkpoint": config.embed_checkpoint or None})
     _nest(values, "balance", {"by": config.balance, "concepts": config.concepts or None})
     if config.image_max_side is not None:

@@ -1,4 +1,4 @@
-"""The steps of deciding that look at more than the measured columns: balance by concepts, duplicates by meaning."""
+"""The steps of deciding that look at more than the measured columns: balance by concepts, duplicates by meaning, test images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.balance import balance_keys, read_concepts
 from curate.decide import Steps
+from curate.decontaminate.step import test_image_losers
 from curate.recipe import Balance, Recipe, Semantic
 from curate.semantic import semantic_duplicates
 
@@ -16,16 +17,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from curate.decontaminate.sets import ExcludedSet
     from curate.embed import Embedded
 
 _ROW_BITS = 32  # a place is the number of a part, and of a row in it
 
 
-def steps_of(recipe: Recipe, embedded: list[Embedded]) -> Steps:
+def steps_of(recipe: Recipe, embedded: list[Embedded], excluded: list[ExcludedSet], threads: int) -> Steps:
     """Return the steps that a recipe asks for."""
     concepts = recipe.balance if recipe.balance and recipe.balance.by == "concepts" else None
     semantic = recipe.dedup.semantic
     return Steps(
+        test_images=partial(test_image_losers, recipe.exclude, excluded, threads) if excluded else None,
         semantic=partial(semantic_losers, semantic, embedded, recipe.seed) if semantic else None,
         order=partial(concept_keys, concepts) if concepts else None,
     )

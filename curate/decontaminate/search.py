@@ -71,23 +71,26 @@ def _first_of_runs(a: I64, b: I64) -> NDArray[np.bool_]:
     return first
 
 
-def near_embeddings(build: NDArray[np.floating], tests: NDArray[np.floating], distance: float) -> tuple[I64, I64, NDArray[np.float32]]:
+def near_embeddings(
+    build: NDArray[np.floating], tests: NDArray[np.floating], distance: float, block: int = BLOCK
+) -> tuple[I64, I64, NDArray[np.float32]]:
     """Return all (build, test, cosine distance) that are nearer than `distance`, sorted by (build, distance, test).
 
     Args:
         build: unit-length rows, shape (n, width); rows of zeros are near nothing. Read in blocks: a memory map will do.
         tests: unit-length rows, shape (m, width).
         distance: cosine distance, 1 - cosine.
+        block: rows of either side in one product.
     """
     import numpy as np
 
     if not 0 <= distance < 1:
         raise ValueError(f"a cosine distance of {distance}")
     rows, columns, far = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    for i in range(0, len(build), BLOCK):
-        left = np.asarray(build[i : i + BLOCK], np.float32)
-        for j in range(0, len(tests), BLOCK):
-            apart = 1 - left @ np.asarray(tests[j : j + BLOCK], np.float32).T
+    for i in range(0, len(build), block):
+        left = np.asarray(build[i : i + block], np.float32)
+        for j in range(0, len(tests), block):
+            apart = 1 - left @ np.asarray(tests[j : j + block], np.float32).T
             row, column = np.nonzero(apart < distance)
             rows.append(row + i)
             columns.append(column + j)

@@ -30,7 +30,7 @@ COLUMNS = (
     ("detail", "string"),
     ("position", "int32"),
 )
-_POINTER = (("path", "string"), ("offset", "int64"), ("size", "int64"))
+POINTER = (("path", "string"), ("offset", "int64"), ("size", "int64"))
 
 # A total order on the rows of `decided`: lowest rank first; a uid that is given twice stands in table order.
 _ORDER = "rank NULLS LAST, uid, place"
@@ -86,7 +86,7 @@ def choose_examples(con: duckdb.DuckDBPyConnection, decided: str = "decided", me
         At most 12 rows per source and reason, 8 of each of the 20 largest duplicate groups (survivor first;
         `group_size` counts all members), and the first 50 kept; columns `COLUMNS` and the pointer.
     """
-    columns = COLUMNS + _POINTER
+    columns = COLUMNS + POINTER
     types = {"string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT"}
     selected = ", ".join(f'CAST("{name}" AS {types[kind]}) AS "{name}"' for name, kind in columns)
     con.execute("CREATE OR REPLACE TEMP TABLE picked AS " + _CHOOSE.format(decided=_quoted(decided)))
@@ -104,7 +104,7 @@ def write_examples(out: str, picks: pa.Table, *, workers: int = 1, engine_name: 
     """
     import pyarrow as pa
 
-    keys = list(zip(*(picks[name].to_pylist() for name, _ in _POINTER), strict=True))
+    keys = list(zip(*(picks[name].to_pylist() for name, _ in POINTER), strict=True))
     pictures = dict(_thumbnails(sorted({k for k in keys if k[0]}), workers, engine_name))
     table = picks.select([name for name, _ in COLUMNS]).cast(arrow_schema(COLUMNS))
     column = pa.array([pictures.get(key) for key in keys], pa.binary())
