@@ -53,6 +53,7 @@ def options_of(package: str, name: str) -> dict[str, str]:
     cls = registry.get(package, name).Options
     result: dict[str, str] = {}
     for field in dataclasses.fields(cls):
-        default = "" if field.default in (None, dataclasses.MISSING, "", ()) else f", default {field.default}"
+        usual = " ".join(field.default) if isinstance(field.default, tuple) else field.default
+        default = "" if usual in (None, dataclasses.MISSING, "") else f", default {usual}"
         result[field.name] = f"{describe(hints(cls)[field.name])}{default}: {field.metadata.get('help', '')}"
     return result

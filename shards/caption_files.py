@@ -25,6 +25,7 @@ IMAGE_COLUMNS = (
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "description", "sentence", "comment", "caption0")
 LICENCE_COLUMNS = ("license", "licence", "licenseurl", "licenceurl")
 _TOKEN = re.compile(r"([^\t]+)#\d+\t(.*)")
+_IMAGE_NAME = re.compile(r'"?[^"]+\.(jpe?g|png|webp|gif|bmp|tiff?|avif)"?', re.IGNORECASE)
 _HEAD = 1 << 16
 
 
@@ -174,12 +175,52 @@ def _split(lines: Any, delimiter: str) -> Iterator[list[str]]:
     """Yield the cells of each line. Commas: the csv module. Others: no quoting, save for cells that are wholly quoted,
     since an apostrophe or inch mark in a tab-separated file must not swallow the lines after it."""
     if delimiter == ",":
-        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-        yield from csv.reader(lines)
+        yield from _quoted(lines)
         return
     for line in lines:
         text = line.rstrip("\r\n")
         yield [_unquote(cell).strip() if delimiter == "|" else _unquote(cell) for cell in text.split(delimiter)] if text else []
+
+
+class _Tape:
+    """Lines that remember what was taken of them, and can be given back."""
+
+    def __init__(self, lines: Any) -> None:
+        self._lines, self._again = iter(lines), list[str]()
+        self.taken: list[str] = []
+
+    def __iter__(self) -> _Tape:
+        return self
+
+    def __next__(self) -> str:
+        self.taken.append(self._again.pop() if self._again else next(self._lines))
+        return self.taken[-1]
+
+    def give_back(self, lines: list[str]) -> None:
+        self._again += reversed(lines)
+
+
+def _quoted(lines: Any) -> Iterator[list[str]]:
+    """Yield the cells of each row by the csv module's rules, save that a quote which is never closed swallows no rows.
+
+    Where a line inside a cell names an image in the column where its row does, it is a row: the quote is a character then.
+    """
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    tape, width = _Tape(lines), 0
+    reader = csv.reader(tape)
+    for cells in iter(lambda: next(reader, None), None):
+        taken, tape.taken = tape.taken, []
+        place = _image_place(taken[0]) if width and len(taken) > 1 else -1
+        if place >= 0 and any(_image_place(line) == place for line in taken[1:]):
+            tape.give_back(taken[1:])
+            cells = taken[0].rstrip("\r\n").split(",", width - 1)
+        width = width or len(cells)
+        yield cells
+
+
+def _image_place(line: str) -> int:
+    """Return the number of the first cell that ends like an image's name, or -1; quotes are characters."""
+    return next((i for i, cell in enumerate(line.split(",")) if _IMAGE_NAME.fullmatch(cell.strip())), -1)
 
 
 def _unquote(cell: str) -> str:

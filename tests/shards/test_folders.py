@@ -63,6 +63,18 @@ def test_each_layout_gives_images_with_all_their_captions(tmp_path, name):
         assert [i.licence for i in found] == ["http://by", ""]
 
 
+def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path):
+    """Four rows are four rows; a caption over several lines, well quoted, is one."""
+    text = 'image,caption\na.jpg,"An unclosed, one\nb.jpg,5" tall\nc.jpg,"two\nlines, ""said"" d.jpg"\nd.jpg,"last'
+    path = _fill(tmp_path, {**dict.fromkeys(("a.jpg", "b.jpg", "c.jpg", "d.jpg"), ""), "captions.csv": text})
+    assert _pairs(read_folder(path)) == [
+        ("a.jpg", ('"An unclosed, one',)),
+        ("b.jpg", ('5" tall',)),
+        ("c.jpg", ('two\nlines, "said" d.jpg',)),
+        ("d.jpg", ("last",)),
+    ]
+
+
 def test_images_elsewhere_have_ids_relative_to_their_folder(tmp_path):
     _fill(tmp_path / "pictures", {"x/a.jpg": ""})
     path = _fill(tmp_path / "text", {"c.csv": "image,caption\na.jpg,one\n"})
