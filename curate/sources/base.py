@@ -105,6 +105,8 @@ def _base(pattern: str) -> str:
 def storable(value: Any) -> str:
     """Return a JSON scalar as text that UTF-8 can hold: null is empty, a lone surrogate becomes U+FFFD."""
     text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -85,7 +85,10 @@ def _sniff(path: str, options: Options) -> tuple[Table, dict[str, str]]:
         raise UsageError(f"{path}: a {table.format} file of {table.described}", _ALLOWED, table.advice())
     names = {"url": table.column("URL", "url"), "text": table.column(*_TEXT), "caption": table.column(*_TEXT), "uid": table.column("uid")}
     if options.caption_column:
-        names["caption"] = _named(table, options.caption_column)
+        names["caption"] = table.column(options.caption_column)
+        if not names["caption"]:
+            advice = closest(options.caption_column, table.columns)
+            raise UsageError(f"{path}: no column {options.caption_column!r}", table.described, advice)
         names["text"] = names["text"] or names["caption"]
     for name in ("nsfw", "license", *(name for name, _ in COLUMNS), *_EXTRAS):
         names[name] = table.column(*_ALSO_CALLED.get(name, (name,)))
@@ -98,12 +101,6 @@ def _sniff(path: str, options: Options) -> tuple[Table, dict[str, str]]:
     names = {role: column for role, column in names.items() if column}
     refuse_swapped(table, names["url"], names["text"], _ALLOWED)
     return table, names
-
-
-def _named(table: Table, column: str) -> str:
-    if column not in table.columns:
-        raise UsageError(f"{table.path}: no column {column!r}", ", ".join(table.columns), closest(column, table.columns))
-    return column
 
 
 def _record(values: dict[str, Any], row: int, name: str) -> Record:

@@ -112,7 +112,7 @@ def test_bad_rows_are_rows(tmp_path: Path) -> None:
 
 def test_another_caption_column_leaves_ids_alone(tmp_path: Path) -> None:
     path = write(tmp_path, LAION_400M | {"recaption": ["a table of oak", "a woman"]})
-    plain, other = records(laion, path), records(laion, path, caption_column="recaption")
+    plain, other = records(laion, path), records(laion, path, caption_column="Recaption")
     assert [r.captions for r in other] == [("a table of oak",), ("a woman",)]
     assert [r.source_id for r in other] == [r.source_id for r in plain]
     with pytest.raises(UsageError, match="no column 'recaptoin'") as error:
