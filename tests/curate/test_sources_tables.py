@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,20 @@ def test_packed_files_are_unpacked(tmp_path: Path, pack: Any, kind: str) -> None
     plain = Path(written(tmp_path, kind, ROWS))
     plain.write_bytes(pack(plain.read_bytes()))
     assert read(str(plain)) == ROWS
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "list", "tsv"])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
+    """Twelve megabytes of text take no more than a few chunks of it; parquet is measured in test_sources_laion."""
+    rows = [{"id": str(i), "text": "x" * 3000, "more": ""} for i in range(4000)]
+    text = "id\ttext\tmore\n" + "".join("\t".join(row.values()) + "\n" for row in rows)
+    path = put(tmp_path, text, "t.tsv") if kind == "tsv" else written(tmp_path, kind, rows)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in _table.sniff(path, "a table").rows()) == 4000
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "list"])
