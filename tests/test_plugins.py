@@ -67,7 +67,8 @@ def test_a_filter_has_its_parts(name: str) -> None:
         values = module.measurer(options)(facts)
         assert len(values) == len(module.COLUMNS)
     arrow_schema(module.COLUMNS)
-    columns = {"width": 4, "height": 3, "original_width": 4, "original_height": 3, "caption": "a caption"} | {
+    columns = {"width": 4, "height": 3, "original_width": 4, "original_height": 3, "caption": "a caption"}
+    columns |= {"original_format": "JPEG", "frames": 1, "information": 30.0} | {
         f"{name}.{c}": v for (c, _), v in zip(module.COLUMNS, values, strict=True)
     }
     row = ", ".join(f'{"NULL" if v is None else repr(v)} AS "{k}"' for k, v in columns.items())
