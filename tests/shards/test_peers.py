@@ -58,6 +58,24 @@ def test_webdataset_reads_a_materialized_window(make_shards, tmp_path):
     assert [row[0] for row in _run(WEBDATASET, *_tars(str(tmp_path / "s")))] == [k for k, _ in _ours(folder)][5:19]
 
 
+def test_webdataset_reads_a_scattered_set_that_was_merged_and_written_out(make_shards, tmp_path):
+    one, two = make_shards(20, "one", classes=True), make_shards(15, "two", classes=True, seed=1, source="other")
+    flags = ["--materialize", "--engine", "inline"]
+    assert cli.main(["subset", one, "--where", "class IN (0, 2)", "--output", str(tmp_path / "s"), *flags]) == 0
+    assert cli.main(["merge", str(tmp_path / "s"), two, "--output", str(tmp_path / "m"), *flags]) == 0
+    chosen = [s.key for s in read_samples(read_manifest(one), [], ["class"]) if s.row["class"] in (0, 2)]
+    assert [row[0] for row in _run(WEBDATASET, *_tars(str(tmp_path / "m")))] == chosen + [k for k, _ in _ours(two)]
+
+
+def test_webdataset_reads_what_a_take_down_left(make_shards, tmp_path):
+    folder = make_shards(20, classes=True)
+    keys = [k for k, _ in _ours(folder)]
+    (tmp_path / "uids.txt").write_text("\n".join([keys[2], *keys[8:16]]))
+    assert cli.main(["remove", folder, "--uids", str(tmp_path / "uids.txt")]) == 0
+    assert cli.main(["compact", folder, "--engine", "inline"]) == 0
+    assert [row[0] for row in _run(WEBDATASET, *_tars(folder))] == [k for i, k in enumerate(keys) if i != 2 and not 8 <= i < 16]
+
+
 HUGGING_FACE = """
 import json, sys
 from datasets import load_dataset
@@ -103,6 +121,16 @@ def test_dali_with_our_indices_honours_windows(make_shards, tmp_path, window):
     rows = _run(DALI, json.dumps(pairs))
     assert [text for _, text in rows] == [t for _, t in _ours(folder)][start:stop]
     assert all(shape == [48, 56, 3] for shape, _ in rows)
+
+
+def test_dali_with_our_indices_honours_scattered_sets(make_shards, tmp_path):
+    folder, out = make_shards(20), str(tmp_path / "s")
+    assert cli.main(["subset", folder, "--where", "contains(caption, 'circle') OR contains(caption, 'cross')", "--output", out]) == 0
+    manifest = read_manifest(out)
+    pairs = [(manifest.path_of(e), manifest.path_of(e, ".idx")) for e in manifest.shards]
+    texts = [text for _, text in _run(DALI, json.dumps(pairs))]
+    assert texts == [t for _, t in _ours(folder) if "circle" in t or "cross" in t]
+    assert 2 < len(texts) < 18
 
 
 MODEL = {

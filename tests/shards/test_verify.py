@@ -45,10 +45,9 @@ def _tar(names: list[tuple[str, bytes]]) -> tuple[bytes, str]:
     """Return a tar of these members, and its index."""
     out = io.BytesIO()
     writer = tar.TarWriter(out)
-    for name, content in names:
-        writer.add(name, content)
+    members = [tar.Member(name, writer.add(name, content), len(content)) for name, content in names]
     writer.close()
-    return out.getvalue(), tar.format_index(list(tar.samples(writer.members)))
+    return out.getvalue(), tar.format_index(list(tar.samples(members)))
 
 
 def _members(folder: str) -> list[tuple[str, bytes]]:
