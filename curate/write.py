@@ -21,6 +21,8 @@ from shards.writer import finished, write_shard
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from shards.tar import Stored
+
 
 @dataclasses.dataclass(frozen=True)
 class WriteTask:
@@ -77,17 +79,35 @@ def write_one(task: WriteTask) -> ShardEntry:
     return write_shard(task.folder, task.name, _samples(rows, task.members), sidecar, task.digest)
 
 
-def _samples(rows: pa.Table, members: tuple[str, ...]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield a shard's samples. Of a plan's columns few are looked at, unless `.json` holds them all."""
-    import xxhash
-
-    few = ["key", "source_id", "caption", "class", *(name for name, _ in POINTER)]
+def _samples(rows: pa.Table, members: tuple[str, ...]) -> Iterator[tuple[str, dict[str, bytes | Stored]]]:
+    """Yield a shard's samples. Few of a plan's columns are looked at, unless `.json` holds them all."""
+    words = rows if "json" in members else rows.select(["caption", "class"])
+    pointers = (rows[name].to_pylist() for name in ("key", "source_id", "path", "offset", "size", "xxh3"))
     with fs.Ranges() as ranges:
-        for row in (rows if "json" in members else rows.select(few)).to_pylist():
-            content = ranges.read(row["path"], row["offset"], row["size"])
-            if xxhash.xxh3_64_intdigest(content) != row["xxh3"]:
-                raise RunError(
-                    f"{row['path']}: the bytes of {row['source_id']!r} (key {row['key']}) are not those that were measured",
-                    advice="the file changed since: run the same command again, it measures anew what changed",
-                )
-            yield row["key"], {"jpg": content, **text_members(row, members)}
+        for key, source_id, path, offset, size, xxh3, row in zip(*pointers, words.to_pylist(), strict=True):
+            yield key, {"jpg": _Image(ranges, source_id, path, offset, size, xxh3), **text_members(row, members)}
+
+
+@dataclasses.dataclass(slots=True)
+class _Image:
+    """An image where it was measured; what is read there now must be the same."""
+
+    ranges: fs.Ranges
+    source_id: str
+    path: str
+    offset: int
+    size: int
+    xxh3: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def read_into(self, place: memoryview) -> None:
+        import xxhash
+
+        self.ranges.read_into(place, self.path, self.offset)
+        if xxhash.xxh3_64_intdigest(place) != self.xxh3:
+            raise RunError(
+                f"{self.path}: the bytes of {self.source_id!r} are not those that were measured",
+                advice="the file changed since: run the same command again, it measures anew what changed",
+            )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Protocol
 
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
@@ -20,6 +20,15 @@ END = bytes(2 * BLOCK)
 PIECE = 2**20
 MAX_MEMBER = 8 * 2**30 - 1  # eleven octal digits
 _INDEX_HEAD = re.compile(r"v1\.[12] (\d+)")
+
+
+class Stored(Protocol):
+    """A content that lies elsewhere, and is read straight to where it is written from."""
+
+    def __len__(self) -> int: ...
+
+    def read_into(self, place: memoryview) -> None:
+        """Fill `place`, which has the content's length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,33 +83,44 @@ def tar_size(sizes: Iterable[int]) -> int:
 
 
 class TarWriter:
-    """Write members one after the other into an open binary file, gathered into large pieces."""
+    """Write members one after the other into an open binary file, gathered into pieces of about a megabyte."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.offset = file, 0
-        self._parts: list[bytes] = []
-        self._written = 0
+        self._piece, self._filled = bytearray(PIECE), 0
 
-    def add(self, name: str, content: bytes) -> int:
+    def add(self, name: str, content: bytes | Stored) -> int:
         """Append one member; returns where in the tar its content begins."""
         size = len(content)
-        self._parts += (header(name, size), content, _ZEROS[: -size % BLOCK])
-        begin = self.offset + BLOCK
-        self.offset += padded(size)
-        if self.offset - self._written >= PIECE:
-            self._flush()
-        return begin
+        place = self._room(padded(size))
+        place[:BLOCK] = header(name, size)
+        inner = place[BLOCK : BLOCK + size]
+        if isinstance(content, bytes):
+            inner[:] = content
+        else:
+            content.read_into(inner)
+        place[BLOCK + size :] = _ZEROS[: -size % BLOCK]
+        self.offset += len(place)
+        return self.offset - len(place) + BLOCK
 
     def close(self) -> None:
         """Write the end-of-archive blocks; the file itself stays open."""
-        self._parts.append(END)
+        self._room(len(END))[:] = END
         self.offset += len(END)
         self._flush()
 
+    def _room(self, size: int) -> memoryview:
+        """Return the next `size` bytes of the piece; what was in the way is written."""
+        if self._filled + size > len(self._piece):
+            self._flush()
+            if size > len(self._piece):
+                self._piece = bytearray(size)
+        self._filled += size
+        return memoryview(self._piece)[self._filled - size : self._filled]
+
     def _flush(self) -> None:
-        self.file.write(b"".join(self._parts))
-        self._parts.clear()
-        self._written = self.offset
+        self.file.write(memoryview(self._piece)[: self._filled])
+        self._filled = 0
 
 
 def walk(file: IO[bytes], name: str = "tar", *, hostile: bool = False) -> Iterator[Member]:

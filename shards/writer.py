@@ -27,19 +27,19 @@ class _Hashing:
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256, self.bytes = file, hashlib.sha256(), 0
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: bytes | memoryview) -> int:
         self.sha256.update(content)
         self.bytes += len(content)
         return self.file.write(content)
 
 
 def write_shard(
-    folder: str, name: str, samples: Iterable[tuple[str, Mapping[str, bytes]]], sidecar: pa.Table, plan: str = ""
+    folder: str, name: str, samples: Iterable[tuple[str, Mapping[str, bytes | tar.Stored]]], sidecar: pa.Table, plan: str = ""
 ) -> ShardEntry:
     """Write `name.tar`, `name.idx` and `name.parquet` and return the manifest's entry.
 
     Args:
-        samples: (key, {extension: bytes}) in order; every sample has the same extensions, jpg first.
+        samples: (key, {extension: content}) in order; every sample has the same extensions, jpg first.
         sidecar: one row per sample, in the same order.
         plan: digest of what the shard should hold, kept in the sidecar so that a resumed build knows it.
 
@@ -75,7 +75,7 @@ def write_shard(
     )
 
 
-def _add(writer: tar.TarWriter, extension: str, name: str, content: bytes) -> str:
+def _add(writer: tar.TarWriter, extension: str, name: str, content: bytes | tar.Stored) -> str:
     """Append a member; returns what the index says of it."""
     return f"{extension} {writer.add(name, content)} {len(content)} {name}"
 

@@ -96,7 +96,7 @@ def test_a_source_file_that_changed_is_listed_anew_and_the_others_are_not(silent
     assert len(now) == len(listed) + 2  # the changed file's records, and the join with the pool
 
 
-def test_the_layout_is_said_and_stands_in_the_manifest(build: Build, pool: Path, captioned: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_layout_is_said_and_stands_in_the_manifest(build: Build, pool: Path, tmp_path: Path) -> None:
     tsv(tmp_path / "native" / "a.tsv", range(4))
     flags = ("--images", pool, "--samples", "all", "--work", tmp_path / "work")
     for output in ("first", "again"):  # again: nothing is listed, the layout is known all the same
@@ -104,11 +104,6 @@ def test_the_layout_is_said_and_stands_in_the_manifest(build: Build, pool: Path,
         assert code == 0, err
         assert f"cc12m: 1 file, {LAYOUT}\n" in err
         assert json.loads((out / "manifest.json").read_text())["sources"]["cc12m"]["layout"] == LAYOUT
-    folder = captioned([(f"{i}.jpg", encoded(picture(i)), f"picture number {i}") for i in range(3)])
-    code, out, err = build("--source", "folder", "--input", folder, "--samples", "all", output="third")
-    assert code == 0, err
-    assert "folder: " not in err
-    assert "layout" not in json.loads((out / "manifest.json").read_text())["sources"]["folder"]
 
 
 def test_a_folder_is_another_when_a_file_is_renamed_touched_or_grows(tmp_path: Path) -> None:
