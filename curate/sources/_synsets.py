@@ -128,4 +128,18 @@ def _named(names: list[Any], path: str, folders: Folders) -> list[tuple[str, tup
     ids = folders()
     if len(names) != len(ids) or not all(isinstance(n, str) and n.strip() for n in names):
         raise UsageError(f"{path}: {len(names)} names for {len(ids)} classes", "a name for each class folder, in their sorted order")
+    places = {_plain(id): i for i, id in enumerate(ids)}
+    found = [places.get(_plain(name), -1) for name in names]
+    if sorted(found) == list(range(len(ids))):  # the folders have these names: the list alone gives the order
+        return [(ids[place], (name.strip(),)) for place, name in zip(found, names, strict=True)]
+    for i, place in enumerate(found):
+        if place not in (-1, i):
+            raise UsageError(
+                f"{path}: name {i + 1} is {names[i]!r}, the folder {ids[place]!r} is number {place + 1}",
+                "names in the folders' sorted order",
+            )
     return [(folder, (name.strip(),)) for folder, name in zip(ids, names, strict=True)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

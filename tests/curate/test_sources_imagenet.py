@@ -169,6 +169,22 @@ def test_plain_class_folders_need_no_map(tmp_path: Path) -> None:
     ]
 
 
+def test_a_list_in_another_order_is_matched_by_name(tmp_path: Path) -> None:
+    """Sorted folders put capitals first, published lists often do not: by place, classes would be swapped silently."""
+    for name in ("Maine_Coon/1.jpg", "american_bulldog/2.jpg", "Bengal/3.jpg"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / name).write_bytes(b"x")
+    path = tmp_path / "names.json"
+    path.write_text('["American Bulldog", "Bengal", "Maine Coon"]')
+    found = records(imagenet_templates, tmp_path / "set", synsets=str(path))
+    assert {(r.source_id, r.class_index, r.class_name) for r in found} == {
+        ("2.jpg", 0, "American Bulldog"), ("3.jpg", 1, "Bengal"), ("1.jpg", 2, "Maine Coon"),
+    }  # fmt: skip
+    path.write_text('["bulldog", "Bengal", "Maine Coon"]')
+    with pytest.raises(UsageError, match="name 2 is 'Bengal', the folder 'Bengal' is number 1"):
+        records(imagenet_templates, tmp_path / "set", synsets=str(path))
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     for name in ("bus/1.jpg", "train/2.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
