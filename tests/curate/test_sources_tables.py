@@ -87,6 +87,13 @@ def test_packed_files_are_unpacked(tmp_path: Path, pack: Any, kind: str) -> None
     assert read(str(plain)) == ROWS
 
 
+@pytest.mark.parametrize("kind", ["csv", "list", "document", "jsonl"])
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path, kind: str) -> None:
+    path = Path(written(tmp_path, kind, ROWS))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read(str(path)) == ROWS
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "list", "tsv"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
     """Twelve megabytes of text take no more than a few chunks of it; parquet is measured in test_sources_laion."""

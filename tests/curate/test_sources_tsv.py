@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import json
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curate.captions.clean import clean
-from curate.sources import cc3m, cc12m, webdataset
+from curate.sources import cc3m, cc12m, shutterstock, webdataset
 from curate.sources.base import Input, Record
 from shards.core.errors import TornFileError, UsageError
 
@@ -172,3 +173,21 @@ def test_any_bytes_give_one_record_per_line(tmp_path: Path, noise: bytes) -> Non
     assert all(r.status in ("", "bad_record") for r in found)
     for record in found:
         json.dumps([record.source_id, *record.captions], ensure_ascii=False).encode()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(hostile, min_size=1, max_size=5), st.sampled_from([cc3m, cc12m, shutterstock]), st.data())
+def test_wherever_a_file_is_cut_whole_lines_stay(tmp_path: Path, captions: list[str], module: ModuleType, data: st.DataObject) -> None:
+    """Lines before the cut give what they gave in the whole file; what is left of the cut one is one record or an error."""
+    pairs = [(c, f"{URL}?{i}") for i, c in enumerate(captions)]
+    whole = "".join("\t".join(pair if module is cc3m else reversed(pair)) + "\n" for pair in pairs).encode()
+    expected = records(module, write(tmp_path, whole))
+    assert [r.captions[0] for r in expected] == captions
+    cut = data.draw(st.integers(0, len(whole)))
+    path = write(tmp_path, whole[:cut])
+    found: list[Record] = []
+    with contextlib.suppress(TornFileError, UsageError):  # of one broken line alone nobody knows whose it is
+        found.extend(module.read(Input(str(path), path.name), module.Options()))
+    complete = whole[:cut].count(b"\n")
+    assert found[:complete] == expected[:complete]
+    assert len(found) <= complete + 1

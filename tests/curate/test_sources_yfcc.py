@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import json
 import sqlite3
 from pathlib import Path
@@ -213,3 +214,18 @@ def test_any_text_comes_back(tmp_path: Path, pairs: list[tuple[str, str]], width
     rows = [ONE | {"photoid": str(i), "title": quote_plus(t), "description": quote_plus(d)} for i, (t, d) in enumerate(pairs)]
     path = write(tmp_path, lines(rows, width)) if width else write_sqlite(tmp_path, rows)
     assert [r.captions for r in records(yfcc, path)] == pairs
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), st.sampled_from([23, 25]))
+def test_wherever_a_file_is_cut_whole_lines_stay(tmp_path: Path, data: st.DataObject, width: int) -> None:
+    whole = lines([ONE, FILM, TWO], width).encode()
+    expected = records(yfcc, write(tmp_path, whole))
+    cut = data.draw(st.integers(whole.index(b"\n") + 1, len(whole)))
+    path = write(tmp_path, whole[:cut])
+    found: list[Record] = []
+    with contextlib.suppress(TornFileError):
+        found.extend(yfcc.read(Input(str(path), path.name), yfcc.Options()))
+    complete = whole[:cut].count(b"\n")
+    assert found[:complete] == expected[:complete]
+    assert len(found) <= complete + 1
