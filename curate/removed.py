@@ -18,8 +18,8 @@ _BLANK = {"string": "''", "list<string>": "[]", "uint64": "0", "int32": "0", "in
 
 def read_list(work: str) -> set[str]:
     """Return the uids that builds with this work folder leave out."""
-    path = fs.join(work, LIST)
-    return set(fs.read_text(path).split()) if fs.exists(path) else set()
+    path = fs.join(work, LIST) if work else ""
+    return set(fs.read_text(path).split()) if path and fs.exists(path) else set()
 
 
 def add_to_list(work: str, uids: set[str]) -> int:

@@ -38,8 +38,8 @@ class SubsetConfig:
 
     folder: str = option(help="a build's folder, or a manifest.json", positional=True)
     output: str = option(help="folder of the subset")
-    samples: int | None = option(None, "take the first N samples")
-    window: str = option("", "take samples A up to, not including, B", metavar="A:B")
+    samples: int | None = option(None, "take the first N samples, of those that meet the conditions")
+    window: str = option("", "take samples A up to, not including, B, likewise", metavar="A:B")
     where: str = option("", "only samples that meet an SQL condition over columns, such as 'laion.similarity > 0.3 AND width >= 200'")
     uids: str = option("", "only samples of this list: DataComp's .npy, or text with a uid on each line", metavar="FILE")
     materialize: bool = option(False, "write tars of their own where shards are cut, for readers that know no manifest")
