@@ -75,6 +75,8 @@ def open_image(content: bytes, policy: ImagePolicy, hash: str = "reference") -> 
             return _open(content, policy, hash)
     except ImageRefusedError:
         raise
+    except MemoryError:
+        raise ImageRefusedError("too_large", "out of memory") from None
     except UnidentifiedImageError:
         raise ImageRefusedError("undecodable", f"no known image format (starts with {content[:8].hex()})") from None
     except Exception as error:  # noqa: BLE001  decoders raise anything on hostile bytes; the sample becomes a row
