@@ -101,6 +101,10 @@ def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
         return Measured(parts, torn, layouts, [], excluded)
     from curate.embed import embed
 
+    if recipe.exclude.embedding is not None:
+        from curate.decontaminate.embedding import embed_sets
+
+        excluded = embed_sets(recipe.embed, excluded, recipe.image_policy, work, workers, config.engine)
     embedded = embed(recipe.embed, parts, work, workers, config.engine)
     return Measured([e.part for e in embedded], torn, layouts, embedded, excluded)
 

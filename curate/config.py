@@ -43,6 +43,7 @@ class BuildConfig:
     near_radius: int | None = option(None, "largest pHash distance of near duplicates (default: 4)")
     dedup_scope: Literal["source", "all"] | None = option(None, "look for duplicates within a source or across all")
     exclude_near: tuple[str, ...] = option((), "test sets to keep out of the build: folders, tars, or other builds", metavar="PATH")
+    exclude_embedding: float | None = option(None, "also drop what is nearer than this in cosine distance (needs --embed-model)")
     embed_model: str = option("", "open_clip architecture for clip_score and duplicates by meaning: a name or a JSON file", metavar="NAME")
     embed_checkpoint: str = option("", "its weights: a file, or a tag of open_clip's", metavar="FILE")
     semantic: float | None = option(None, "drop what a kept image is nearer to than this cosine distance (needs --embed-model)")
@@ -149,7 +150,7 @@ def resolve(config: BuildConfig) -> Recipe:
         _nest(values, "dedup", {}, {"near": {**(values.get("dedup", {}).get("near") or {}), **near}})
     if config.semantic is not None:
         _nest(values, "dedup", {}, {"semantic": {"epsilon": config.semantic}})
-    _nest(values, "exclude", {"sets": config.exclude_near or None})
+    _nest(values, "exclude", {"sets": config.exclude_near or None, "embedding": config.exclude_embedding})
     _nest(values, "embed", {"model": config.embed_model or None, "checkpoint": config.embed_checkpoint or None})
     _nest(values, "balance", {"by": config.balance, "concepts": config.concepts or None})
     if config.image_max_side is not None:

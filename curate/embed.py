@@ -62,7 +62,7 @@ def embed(spec: Embed, parts: list[Part], work: str, workers: int, engine: str) 
     """
     folder = fs.join(work, "embedded")
     fs.make_dirs(folder)
-    version = digest([VERSION, spec.model, fs.sha256(spec.checkpoint) if fs.exists(spec.checkpoint) else spec.checkpoint])
+    version = model_digest(spec)
     tasks = [EmbedTask(part, spec, version, folder) for part in parts]
     found: dict[str, Embedded] = {}
     with Progress("embed", sum(p.rows for p in parts)) as progress:
@@ -74,6 +74,11 @@ def embed(spec: Embed, parts: list[Part], work: str, workers: int, engine: str) 
             found[outcome.spec.part.path] = outcome.result
             progress.add(outcome.result.part.rows)
     return [found[part.path] for part in parts]
+
+
+def model_digest(spec: Embed) -> str:
+    """Return the digest of a model: its architecture, and its weights by content."""
+    return digest([VERSION, spec.model, fs.sha256(spec.checkpoint) if fs.exists(spec.checkpoint) else spec.checkpoint])
 
 
 def embed_part(task: EmbedTask) -> Embedded:
@@ -90,7 +95,7 @@ def embed_part(task: EmbedTask) -> Embedded:
         return Embedded(dataclasses.replace(task.part, path=paths[0], digest=version), paths[1], paths[2])
     with fs.open_read(task.part.path) as file:
         rows = pq.read_table(file)
-    images, texts, scores = _read(rows, _model(task.embed), task.embed.batch)
+    images, texts, scores = _read(rows, load_model(task.embed), task.embed.batch)
     for path, array in zip(paths[1:], (images, texts), strict=True):
         with fs.atomic_write(path) as file:
             np.lib.format.write_array(file, array, allow_pickle=False)
@@ -149,7 +154,7 @@ class Model:
 
 
 @cache
-def _model(spec: Embed) -> Model:
+def load_model(spec: Embed) -> Model:
     """Load a model once a process.
 
     Raises:

@@ -27,8 +27,9 @@ def steps_of(recipe: Recipe, embedded: list[Embedded], excluded: list[ExcludedSe
     """Return the steps that a recipe asks for."""
     concepts = recipe.balance if recipe.balance and recipe.balance.by == "concepts" else None
     semantic = recipe.dedup.semantic
+    vectors = partial(Vectors, [e.images for e in embedded])
     return Steps(
-        test_images=partial(test_image_losers, recipe.exclude, excluded, threads) if excluded else None,
+        test_images=partial(test_image_losers, recipe.exclude, excluded, vectors, threads) if excluded else None,
         semantic=partial(semantic_losers, semantic, embedded, recipe.seed) if semantic else None,
         order=partial(concept_keys, concepts) if concepts else None,
     )

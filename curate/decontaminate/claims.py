@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from curate.decontaminate.plant import KINDS
-from curate.decontaminate.search import near_views
-from curate.decontaminate.step import HOW, names_of
+from curate.decontaminate.search import near_embeddings, near_views
+from curate.decontaminate.step import HOW, NEAREST, names_of
 from curate.decontaminate.views import VIEWS
 from curate.recipe import Exclude
 from shards.core import fs
@@ -14,7 +14,9 @@ from shards.core.console import table
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from curate.decontaminate.sets import ExcludedSet
 
@@ -22,22 +24,30 @@ PATH = "examples/contamination.parquet"
 SHOWN = 100  # pairs with both pictures
 
 
-def recall(s: ExcludedSet, radius: int) -> dict[str, dict[str, float]]:
-    """Return the share of planted copies that the search finds, by kind: with the test images as they are, and with all views.
+def recall(s: ExcludedSet, spec: Exclude) -> dict[str, dict[str, float]]:
+    """Return the share of planted copies that the search finds, by kind: with the test images as they are, with all
+    views, and by embedding.
 
-    It is what a build would have found: the copies' hashes against those of the whole set, those of low information left out.
+    It is what a build would have found: copies against the whole set, those of low information found by no hash.
     """
     import numpy as np
 
+    found: dict[str, NDArray[np.bool_]] = {}
     modes = {"as it is": s.views[:, :1]} | ({f"{s.views.shape[1]} views": s.views} if s.views.shape[1] > 1 else {})
-    found = {}
+    copies = s.planted.ravel()
     for mode, seen in modes.items():
-        copies = s.planted.ravel()
         near = np.zeros(len(copies), bool)
-        near[near_views(copies, seen, s.usable, radius).build] = True
-        share = (near & (copies != 0)).reshape(s.planted.shape).mean(axis=0) if len(s.planted) else np.zeros(len(KINDS))
-        found[mode] = {kind: round(float(value), 3) for kind, value in zip(KINDS, share, strict=True)}
-    return found
+        near[near_views(copies, seen, s.usable, spec.radius).build] = True
+        found[mode] = near & (copies != 0)
+    if spec.embedding is not None:
+        near = np.zeros(len(copies), bool)
+        near[near_embeddings(np.load(s.copies, allow_pickle=False), np.load(s.vectors, mmap_mode="r"), spec.embedding)[0]] = True
+        found["embedding"] = near
+    count = max(1, len(s.planted))
+    return {
+        mode: {kind: round(float(share), 3) for kind, share in zip(KINDS, near.reshape(-1, len(KINDS)).sum(axis=0) / count, strict=True)}
+        for mode, near in found.items()
+    }
 
 
 def claims(spec: Exclude, sets: list[ExcludedSet], con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
@@ -46,11 +56,12 @@ def claims(spec: Exclude, sets: list[ExcludedSet], con: duckdb.DuckDBPyConnectio
     return {
         "radius": spec.radius,
         "views": len(VIEWS) if spec.views else 1,
+        "embedding": spec.embedding,
         "sets": [
             {
                 "name": s.name, "digest": s.digest, "images": len(s.names), "unreadable": sum(map(bool, s.status)),
                 "low_information": int((~s.usable).sum()) - sum(map(bool, s.status)), "near_test_image": hits.get(i, 0),
-                "planted": len(s.planted), "recall": recall(s, spec.radius),
+                "planted": len(s.planted), "recall": recall(s, spec),
             }
             for i, s in enumerate(sets)
         ],
@@ -69,7 +80,8 @@ def in_words(said: dict[str, Any]) -> str:
         for s in said["sets"]
         for mode, shares in s["recall"].items()
     ]
-    head = f"recall on planted copies, pHash within {said['radius']} bits:"
+    nearer = f", or embeddings nearer than {said['embedding']}" if said["embedding"] is not None else ""
+    head = f"recall on planted copies, pHash within {said['radius']} bits{nearer}:"
     return "\n".join([*lines, head, table(["test set", "hashed", "copies", *KINDS], rows)])
 
 
@@ -78,10 +90,10 @@ def write_pairs(con: duckdb.DuckDBPyConnection, sets: list[ExcludedSet], output:
     import pyarrow.parquet as pq
 
     con.register("names", names_of(sets))
-    pairs = con.sql("""
-        SELECT uid, source, set_name AS "set", test_name AS test_image, view, distance
+    pairs = con.sql(f"""
+        SELECT uid, source, set_name AS "set", test_name AS test_image, view, distance, cosine
         FROM contamination JOIN names USING (number, test) JOIN (SELECT place, uid, source FROM measured) USING (place)
-        ORDER BY uid, source, distance NULLS FIRST, "set", test_image
+        ORDER BY uid, source, {NEAREST}
     """).to_arrow_table()
     con.unregister("names")
     fs.make_dirs(fs.join(output, "examples"))
@@ -98,7 +110,7 @@ def pairs_shown(con: duckdb.DuckDBPyConnection, sets: list[ExcludedSet]) -> pa.T
         WITH nearest AS (
             SELECT place, rank, number, test, {HOW} AS how
             FROM contamination JOIN (SELECT place, rank FROM ranked) USING (place)
-            QUALIFY row_number() OVER (PARTITION BY place ORDER BY distance NULLS FIRST, number, test) = 1),
+            QUALIFY row_number() OVER (PARTITION BY place ORDER BY {NEAREST}) = 1),
         chosen AS (SELECT *, row_number() OVER (ORDER BY rank, place) - 1 AS pair FROM nearest QUALIFY pair < {SHOWN})
         SELECT * FROM chosen JOIN names USING (number, test)
         JOIN (SELECT place, uid, source, caption, caption_raw, path, "offset", size FROM measured) USING (place) ORDER BY pair

@@ -46,6 +46,7 @@ class ExcludedSet:
         usable: whether its hash says enough for a near match; equal bytes count for all.
         views: hashes, shape (images, views); the first view is the image as it is.
         planted: hashes of planted copies, shape (copies, kinds); 0 where a copy holds too little information.
+        vectors, copies: files of the images' and of the planted copies' embeddings, where the recipe asks for them.
     """
 
     name: str
@@ -56,6 +57,13 @@ class ExcludedSet:
     usable: NDArray[np.bool_]
     views: NDArray[np.uint64]
     planted: NDArray[np.uint64]
+    vectors: str = ""
+    copies: str = ""
+
+    @property
+    def chosen(self) -> list[int]:
+        """The images from which copies are planted, in the order of `planted`."""
+        return [i for i in sorted(_chosen(self.names)) if not self.status[i]]
 
     @property
     def digest(self) -> str:
@@ -132,7 +140,10 @@ def list_images(path: str) -> tuple[list[tuple[str, Pointer]], list[Any]]:
     inside = fs.join(path, NAME)
     if path.endswith(NAME) or (fs.is_dir(path) and fs.exists(inside)):
         return _of_build(read_manifest(path))
-    files = fs.find(path)
+    try:
+        files = fs.find(path)
+    except UsageError:
+        raise UsageError(f"no test set at {path!r}", "a folder of images, plain tars, or a build", "--exclude-near PATH") from None
     base = path if fs.is_dir(path) else path.rpartition("/")[0]
     listed: list[tuple[str, Pointer]] = []
     used = []
@@ -148,7 +159,7 @@ def list_images(path: str) -> tuple[list[tuple[str, Pointer]], list[Any]]:
             continue
         used.append(file)
     if not listed:
-        raise UsageError(f"no image in {path!r}", "a folder of images, plain tars, or a build", "name the images of the test set")
+        raise UsageError(f"no image in the test set {path!r}", "a folder of images, plain tars, or a build")
     return listed, [fs.identity(file)[1:] for file in used]
 
 
@@ -164,7 +175,7 @@ def _of_build(manifest: Manifest) -> tuple[list[tuple[str, Pointer]], list[Any]]
             members = [m for group in shard.groups for m in group if is_image(m.name)]
             listed += [(f"{entry.path}/{m.name}", (shard.path, m.offset, m.size)) for m in members]
     if not listed:
-        raise UsageError(f"no image in the build {manifest.folder!r}")
+        raise UsageError(f"no image in the build {manifest.folder!r}", "a folder of images, plain tars, or a build")
     return listed, versions
 
 
@@ -172,9 +183,7 @@ def _hash(name: str, names: list[str], pointers: list[Pointer], how: HashTask, w
     """Hash all images of a set; one that kills its worker becomes a row that says so."""
     import pyarrow as pa
 
-    # Which images are planted depends on their names alone, so that it is the same ones everywhere.
-    by_hash = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
-    chosen = frozenset(by_hash[:PLANTED])
+    chosen = _chosen(names)
     tasks = [
         dataclasses.replace(how, start=i, pointers=tuple(pointers[i : i + BATCH]), planted=chosen & frozenset(range(i, i + BATCH)))
         for i in range(0, len(names), BATCH)
@@ -189,6 +198,12 @@ def _hash(name: str, names: list[str], pointers: list[Pointer], how: HashTask, w
     hashes = pa.list_(pa.uint64())
     columns = [("sha256", pa.string()), ("status", pa.string()), ("usable", pa.bool_()), ("phash", pa.uint64())]
     return pa.Table.from_pylist(rows, schema=pa.schema([*columns, ("views", hashes), ("planted", hashes)]))
+
+
+def _chosen(names: list[str]) -> frozenset[int]:
+    """Choose the images from which copies are planted: by their names alone, so the same ones everywhere."""
+    by_hash = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
+    return frozenset(by_hash[:PLANTED])
 
 
 def halves(task: HashTask) -> list[HashTask]:
@@ -206,9 +221,8 @@ def hash_batch(task: HashTask) -> list[dict[str, Any]]:
 
 
 def _row(task: HashTask, i: int, pointer: Pointer) -> dict[str, Any]:
-    path, offset, size = pointer
     try:
-        content = fs.read_bytes(path) if size < 0 else fs.read_range(path, offset, size)
+        content = read_image(pointer)
         opened = open_image(content, task.policy, task.kind)
     except (OSError, ImageRefusedError) as error:
         detail = error.detail if isinstance(error, ImageRefusedError) else str(error)
@@ -219,6 +233,12 @@ def _row(task: HashTask, i: int, pointer: Pointer) -> dict[str, Any]:
         "views": views.view_hashes(stored).tolist() if task.views else [],
         "planted": _planted(task, stored) if i in task.planted else [],
     }  # fmt: skip
+
+
+def read_image(pointer: Pointer) -> bytes:
+    """Return a test image's bytes."""
+    path, offset, size = pointer
+    return fs.read_bytes(path) if size < 0 else fs.read_range(path, offset, size)
 
 
 def _planted(task: HashTask, content: bytes) -> list[int]:
