@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from shards.core.engine import Done, map_unordered
 from shards.core.errors import RunError, TornFileError
 
 FIRST_PART, PART = 32, 512
+MEMORY = "3GB"  # of a database; what does not fit goes to disk
 
 
 @dataclass(frozen=True)
@@ -286,12 +288,13 @@ def _pool_file(pool: str, work: str) -> str:
 
 
 def connect(work: str, threads: int = 0) -> Any:
-    """Return an in-memory DuckDB connection that spills into the work folder."""
+    """Return an in-memory DuckDB connection of bounded memory, which spills into a folder of its own in the work folder."""
     import duckdb
 
     con = duckdb.connect()
-    spill = fs.join(work, "spill") if not fs.is_remote(work) else ""
+    spill = fs.join(work, f"spill-{uuid.uuid4().hex}") if not fs.is_remote(work) else ""
     con.execute(f"SET temp_directory = {sql_text(spill)}; SET threads = {threads or len(os.sched_getaffinity(0))}")
+    con.execute(f"SET memory_limit = '{MEMORY}'")
     con.execute("SET preserve_insertion_order = true; SET enable_progress_bar = false; SET TimeZone = 'UTC'")
     return con
 

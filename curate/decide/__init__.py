@@ -70,7 +70,9 @@ def decide(recipe: Recipe, parts: list[Part], work: str, threads: int = 0, steps
         RunError: the ledger does not balance (a bug of ours, never of the data).
     """
     con = connect(work, threads)
+    con.execute("SET preserve_insertion_order = false")
     load_samples(con, recipe, parts, work)
+    drop.find_copies(con)
     shared = overlap(con, recipe, threads)
     if recipe.dedup.exact:
         drop.exact(con)

@@ -45,9 +45,19 @@ def drop_places(con: duckdb.DuckDBPyConnection, reason: str) -> None:
     con.execute("DROP TABLE losers")
 
 
+def find_copies(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the table `copied` (place, source, content): samples, not refused, whose original bytes another one has, in any source."""
+    con.execute("""
+        CREATE TABLE copied AS
+        SELECT place, source, content FROM samples SEMI JOIN (
+            SELECT content FROM samples WHERE refusal = '' AND content IS NOT NULL GROUP BY content HAVING count(*) > 1) USING (content)
+        WHERE refusal = ''
+    """)
+
+
 def exact(con: duckdb.DuckDBPyConnection) -> None:
     """Drop all but the preferred one of images with equal original bytes; captions of one image are no duplicates."""
-    _equal(con, "SELECT * FROM alive WHERE content IS NOT NULL", "content", "same bytes")
+    _equal(con, "alive SEMI JOIN copied USING (place)", "content", "same bytes")
     drop_places(con, "exact_duplicate")
 
 
@@ -56,8 +66,7 @@ def _equal(con: duckdb.DuckDBPyConnection, rows: str, key: str, detail: str) -> 
     con.execute(f"""
         CREATE TEMP TABLE losers AS
         SELECT place, '{detail}' AS detail, first_value(place) OVER same AS winner, first_value(image) OVER same AS winning
-        FROM ({rows}) SEMI JOIN (SELECT scope, {key} FROM ({rows}) GROUP BY ALL HAVING count(*) > 1) USING (scope, {key})
-        WINDOW same AS (PARTITION BY scope, {key} ORDER BY {ORDER}) QUALIFY image <> winning
+        FROM {rows} WINDOW same AS (PARTITION BY scope, {key} ORDER BY {ORDER}) QUALIFY image <> winning
     """)
 
 
@@ -113,7 +122,8 @@ def captions(con: duckdb.DuckDBPyConnection) -> None:
                  ELSE coalesce(nullif(trim(regexp_replace(lower(caption), '[^0-9a-z]+', ' ', 'g')), ''), caption) END) AS said
         FROM alive JOIN (SELECT place, caption FROM measured) USING (place)
     """)
-    _equal(con, "SELECT * FROM spoken", "said", "same caption")
+    several = "(SELECT scope, said FROM spoken GROUP BY ALL HAVING count(*) > 1)"
+    _equal(con, f"spoken SEMI JOIN {several} USING (scope, said)", "said", "same caption")
     drop_places(con, "duplicate_caption")
     con.execute("DROP TABLE spoken")
 

@@ -64,16 +64,10 @@ def overlap(con: duckdb.DuckDBPyConnection, recipe: Recipe, threads: int) -> dic
     names = [spec.name for spec in recipe.sources]
     if len(names) < 2:
         return {}
-    con.execute("""
-        CREATE TEMP TABLE shared AS
-        SELECT DISTINCT content, source FROM samples
-        SEMI JOIN (SELECT content FROM samples WHERE refusal = '' AND content IS NOT NULL GROUP BY content HAVING count(*) > 1)
-        USING (content) WHERE refusal = ''
-    """)
     exact = con.execute("""
-        SELECT a.source, b.source, count(*) FROM shared a JOIN shared b ON a.content = b.content AND a.source < b.source GROUP BY ALL
+        WITH shown AS (SELECT DISTINCT content, source FROM copied)
+        SELECT a.source, b.source, count(*) FROM shown a JOIN shown b USING (content) WHERE a.source < b.source GROUP BY ALL
     """).fetchall()
-    con.execute("DROP TABLE shared")
     counts = {(a, b): {"exact": 0} for a, b in itertools.combinations(names, 2)}
     for a, b, count in exact:
         counts[a, b]["exact"] = count
