@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shards.core import fs
-from shards.core.errors import RunError
+from shards.core.config import digest
+from shards.core.errors import RunError, UsageError, closest
 from shards.manifest import Manifest, ShardEntry
 
 if TYPE_CHECKING:
@@ -66,6 +67,30 @@ def read_column(manifest: Manifest, entry: ShardEntry, name: str) -> pa.ChunkedA
     if found.num_rows != entry.samples:
         raise RunError(f"{path}: {found.num_rows} rows", f"{entry.samples}, one per sample of {entry.name}", "curate layer add --overwrite")
     return found[column]
+
+
+def captions_of(manifest: Manifest, entry: ShardEntry, layer: str) -> pa.Array:
+    """Return the captions that a layer has for each sample of a whole shard, as lists; null or empty where it has none.
+
+    Raises:
+        UsageError: there is no such layer, or it has no column `captions` or `caption`.
+    """
+    import pyarrow as pa
+
+    for name in ("captions", "caption"):
+        found = read_column(manifest, entry, f"{layer}.{name}")
+        if found is not None:
+            rows = found.to_pylist()
+            texts = [[row] if isinstance(row, str) else row for row in rows]
+            return pa.array([[t for t in row if t] if row else None for row in texts], pa.list_(pa.string()))
+    known = [name for name, about in read_layers(manifest.folder_of(entry)).items() if {"caption", "captions"} & set(about["columns"])]
+    raise UsageError(f"{manifest.folder}: no captions in a layer {layer!r}", ", ".join(known) or "none has any", closest(layer, known))
+
+
+def digest_of(manifest: Manifest, layer: str) -> str:
+    """Return what tells one content of a layer from another; its parts lie beside the tars, maybe in several folders."""
+    folders = sorted({manifest.folder_of(entry) for entry in manifest.shards})
+    return digest([read_layers(folder).get(layer, {}).get("digest") for folder in folders])
 
 
 def path_of(manifest: Manifest, entry: ShardEntry, layer: str) -> str:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from shards import tar
+from shards import layers, tar
 from shards.core import fs
 from shards.core.errors import RunError, UsageError
 from shards.manifest import Manifest, ShardEntry
@@ -100,11 +100,16 @@ class _Block:
 class Source:
     """One manifest's samples by position. The last `keep` blocks stay in memory. Thread-safe."""
 
-    def __init__(self, manifest: Manifest, counts: list[int], starts: NDArray[np.int64], files: TarFiles, keep: int) -> None:
-        """Take the samples in use of each shard and the positions where blocks begin (blocks never span shards)."""
+    def __init__(
+        self, manifest: Manifest, counts: list[int], starts: NDArray[np.int64], files: TarFiles, keep: int, layer: str = ""
+    ) -> None:
+        """Take the samples in use of each shard and the positions where blocks begin (blocks never span shards).
+
+        Captions come from `layer`, where one is named and has some; else from the sidecar, else from the `.txt`.
+        """
         import numpy as np
 
-        self.manifest, self.starts, self.files, self.keep = manifest, starts, files, keep
+        self.manifest, self.starts, self.files, self.keep, self.layer = manifest, starts, files, keep, layer
         self.samples = sum(counts)
         self._shard_starts = np.concatenate([[0], np.cumsum(counts)])
         self._blocks: OrderedDict[int, _Block] = OrderedDict()
@@ -118,10 +123,10 @@ class Source:
         block, row = self._block(number), position - int(self.starts[number])
         offset, size, text_offset, text_size = block.ranges[row].tolist()
         names = {name: block.names[name][row].as_py() for name in block.names.column_names}
-        if "caption" not in names:
+        if names.get("caption") is None:
             text = self.files.read(block.path, text_offset, text_size) if text_size > 0 else b""
             names["caption"] = text.decode("utf-8", "replace")
-        return Record(names["uid"], names["caption"] or "", names.get("captions") or [], block.path, offset, size)
+        return Record(names["uid"], names["caption"], names.get("captions") or [], block.path, offset, size)
 
     def _block(self, number: int) -> _Block:
         with self._lock:
@@ -142,6 +147,8 @@ class Source:
         groups = _groups(self.manifest, entry, chosen.tolist())
         ranges = np.array([(*_range(g, IMAGE_EXTENSIONS), *_range(g, ("txt",))) for g in groups], np.int64)
         names = _names(self.manifest, entry, chosen, [g[0].key for g in groups])
+        if self.layer:
+            names = _with_layer(names, layers.captions_of(self.manifest, entry, self.layer).take(chosen).to_pylist())
         return _Block(self.manifest.path_of(entry), ranges, names)
 
 
@@ -184,3 +191,12 @@ def _names(manifest: Manifest, entry: ShardEntry, chosen: NDArray[np.int64], key
         raise RunError(f"{path}: no column 'uid'", ", ".join(parquet.schema_arrow.names))
     # take() copies: a slice would keep the whole shard's columns in memory.
     return table.take(pa.array(chosen)).combine_chunks()
+
+
+def _with_layer(names: Any, captions: list[list[str] | None]) -> Any:
+    """Return the names with a layer's captions in place of a sample's own, where it has some."""
+    import pyarrow as pa
+
+    rows = [own | {"caption": said[0], "captions": said} if said else own for own, said in zip(names.to_pylist(), captions, strict=True)]
+    kinds = [("uid", pa.string()), ("caption", pa.string()), ("captions", pa.list_(pa.string()))]
+    return pa.Table.from_pylist(rows, pa.schema(kinds))

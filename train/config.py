@@ -48,6 +48,9 @@ class TrainConfig:
     grad_clip: float | None = option(None, "largest norm of the gradient")
     seed: int = option(0, "of the first weights, the order and the augmentation")
     captions: Literal["first", "sampled"] = option("first", "where a sample has several captions: the chosen one, or one drawn each time")
+    layer: str = option(
+        "", "take captions from this layer of the builds (`curate layer add`); a sample's own where it has none", metavar="NAME"
+    )
     augment: Augment = dataclasses.field(default_factory=Augment)
     precision: Literal["fp32", "bf16", "amp"] = option("fp32", "bf16: autocast to bfloat16; amp: to float16 with loss scaling, on a GPU")
     channels_last: bool = option(True, "keep images channels-last in memory, which convolutions like")

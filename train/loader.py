@@ -95,6 +95,7 @@ class Loader:
         workers: int = 1,
         augment: Augment | None = None,
         captions: Literal["first", "sampled"] = "first",
+        layer: str = "",
         samples: int | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -107,6 +108,7 @@ class Loader:
             sources: manifests and their shares of the samples seen; None for all: shares follow sizes.
             batch_size: of all ranks together.
             image_size: S, the side of the crops.
+            layer: take captions from this layer, where it has some.
             samples: use the first so many of each manifest.
             device: of the training; the engine `dali` decodes there.
             replaced: the list of an earlier part of this training.
@@ -122,7 +124,7 @@ class Loader:
         # Each stream of this rank holds a window of blocks and enters the next one; a mixture may spill into a neighbour.
         keep = (WINDOW + 1) * (streams + 2)
         orders = self.order.sources
-        self.sources = [Source(m, c, o.starts, files, keep) for (m, _), c, o in zip(sources, counts, orders, strict=True)]
+        self.sources = [Source(m, c, o.starts, files, keep, layer) for (m, _), c, o in zip(sources, counts, orders, strict=True)]
         self.files = files
         self.engine = _engine(engine, image_size, self.augment, batch_size // world_size, self.workers, device)
         self.replaced = [Replaced(*row) for row in replaced]

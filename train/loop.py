@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from shards import layers
 from shards.core import fs, registry
 from shards.core.console import emit, say
 from shards.core.engines.local import default_workers
@@ -116,6 +117,7 @@ def _build(config: TrainConfig, task_name: str, device: torch.device) -> Run:
         workers=config.workers or default_workers(),
         augment=config.augment,
         captions=config.captions,
+        layer=config.layer,
         samples=config.samples,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
@@ -129,15 +131,16 @@ def _build(config: TrainConfig, task_name: str, device: torch.device) -> Run:
         loader=loader,
         optimizer=adamw(task.model, lr=config.lr, betas=betas, eps=config.eps, weight_decay=config.weight_decay),
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "amp"),
-        manifests=[_facts(manifest, weight, config.samples) for manifest, weight in sources],
+        manifests=[_facts(manifest, weight, config) for manifest, weight in sources],
         device=device,
     )
 
 
-def _facts(manifest: Manifest, weight: float | None, limit: int | None) -> dict[str, Any]:
+def _facts(manifest: Manifest, weight: float | None, config: TrainConfig) -> dict[str, Any]:
     """Return what a checkpoint remembers of a build."""
-    samples = manifest.samples if limit is None else min(limit, manifest.samples)
-    return {"digest": manifest.digest, "weight": weight, "samples": samples}
+    samples = manifest.samples if config.samples is None else min(config.samples, manifest.samples)
+    facts = {"digest": manifest.digest, "weight": weight, "samples": samples}
+    return facts | ({"layer": layers.digest_of(manifest, config.layer)} if config.layer else {})
 
 
 def _seed_step(seed: int, step: int) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ import torch
 
 from shards import cli
 from shards.compact import compact
+from shards.core.errors import UsageError
 from shards.manifest import read_manifest
 from shards.reader import read_samples
 from shards.remove import remove
@@ -60,6 +65,46 @@ def test_what_was_taken_down_is_seen_no_more_and_compacting_changes_nothing(make
     after = take(folder, 60, engine=engine)
     assert [(b.uids, b.captions) for b in after] == [(b.uids, b.captions) for b in before]
     assert all(torch.equal(one.images, two.images) for one, two in zip(after, before, strict=True))
+
+
+def layered(folder: str, tmp_path: Path, rows: list[dict[str, object]], *flags: str) -> None:
+    """Lay captions beside a build, as a user does: with the command of the other room."""
+    (tmp_path / "layer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = "import sys; from curate.cli import main; sys.exit(main())"
+    arguments = ["layer", "add", folder, "recaps", str(tmp_path / "layer.jsonl"), *flags]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+def captions_seen(folder: str, n: int, **options: Any) -> dict[str, set[str]]:
+    loader = Loader([(read_manifest(folder), None)], batch_size=1, image_size=8, seed=0, layer="recaps", **options)
+    found: dict[str, set[str]] = {}
+    with contextlib.closing(loader.batches()) as batches:
+        for batch in itertools.islice(batches, n):
+            found.setdefault(batch.uids[0], set()).add(batch.captions[0])
+    return found
+
+
+def test_captions_come_from_a_layer_where_it_has_some(make_shards: MakeShards, tmp_path: Path) -> None:
+    folder = make_shards(20, captions=2)
+    keys = keys_of(folder)
+    layered(folder, tmp_path, [{"uid": k, "caption": f"recap of {k}"} for k in keys[::2]])
+    own = {s.key: s.members["txt"].decode() for s in read_samples(read_manifest(folder))}
+    expected = {k: {f"recap of {k}"} if i % 2 == 0 else {own[k]} for i, k in enumerate(keys)}
+    assert captions_seen(folder, 20) == expected
+
+
+def test_several_captions_of_a_layer_are_drawn(make_shards: MakeShards, tmp_path: Path) -> None:
+    folder = make_shards(6)
+    rows = [{"uid": k, "caption": f"{k} {i}"} for k in keys_of(folder) for i in range(3)]
+    layered(folder, tmp_path, rows, "--many")
+    assert captions_seen(folder, 180, captions="sampled") == {k: {f"{k} {i}" for i in range(3)} for k in keys_of(folder)}
+    assert captions_seen(folder, 6) == {k: {f"{k} 0"} for k in keys_of(folder)}
+
+
+def test_a_layer_that_is_not_there_is_named(make_shards: MakeShards, tmp_path: Path) -> None:
+    folder = make_shards(6)
+    with pytest.raises(UsageError, match="no captions in a layer 'recaps'"):
+        captions_seen(folder, 1)
 
 
 def test_resuming_a_subset_is_going_on(make_shards: MakeShards, tmp_path: Path) -> None:
