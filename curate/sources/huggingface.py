@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def inputs(pattern: str, options: Options) -> list[Input]:
 def layout(input: Input, options: Options) -> str:
     """Return the container and what each column is taken for."""
     columns = columns_of(input.path, options)
-    holds = {"struct": "bytes and paths", "bytes": "bytes", "text": "paths or URLs"}[columns.kind]
+    holds = {"struct": "bytes and paths", "bytes": "bytes"}.get(columns.kind) or _text_holds(input.path, columns.image)
     parts = [
         f"image {columns.image!r} ({holds})",
         f"caption {columns.caption!r}{' (lists)' if columns.many else ''}" if columns.caption else "",
@@ -81,6 +82,15 @@ def layout(input: Input, options: Options) -> str:
     parts.append(f"id {columns.id!r}" if columns.id else "id: row number")
     kind = "parquet" if input.path.endswith(".parquet") else "Arrow"
     return f"{kind}: " + ", ".join(filter(None, parts))
+
+
+def _text_holds(path: str, column: str) -> str:
+    """Say what a column of texts holds, by its first value."""
+    with suppress(TornFileError):
+        for batch, _, _ in _tables.batches(path, [column]):
+            for value in filter(None, _values(batch.column(column))):
+                return "URLs: curate fetch, then --images POOL" if _URL.match(value) else "paths"
+    return "nothing"
 
 
 def read(input: Input, options: Options) -> Iterator[Record]:

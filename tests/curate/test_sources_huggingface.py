@@ -62,6 +62,17 @@ def test_every_form_gives_the_same_rows(tmp_path: Path, form: str) -> None:
         assert [r.row for r in found] == [0, 1, 2, 0, 1, 2]  # two files, ids run through
 
 
+def test_layouts_are_stated(tmp_path: Path) -> None:
+    options = huggingface.Options()
+    (one,) = huggingface.inputs(str(FORMS["parquet"](dataset(), tmp_path)), options)
+    assert huggingface.layout(one, options) == (
+        "parquet: image 'image' (bytes and paths), caption 'caption', class 'label' (2 names), id: row number"
+    )
+    options = huggingface.Options(id_column="key")
+    (one,) = huggingface.inputs(str(write(tmp_path / "t.parquet", file=[None, "a.jpg"], text=[["a"], ["b"]], key=[7, 8])), options)
+    assert huggingface.layout(one, options) == "parquet: image 'file' (paths), caption 'text' (lists), id 'key'"
+
+
 def test_splits(tmp_path: Path) -> None:
     import datasets
 
@@ -270,6 +281,7 @@ def test_a_build_of_urls_and_a_pool(tmp_path: Path, build: Callable[..., tuple[i
     assert {r["source_id"]: r["reason"] for r in ledger(out)} == {"0": "failed_to_download", "1": "", "2": "", "3": ""}
     code, out, talk = build("--source", "huggingface", "--input", path, "--samples", 1, output="without")
     assert code == 2
+    assert "'url' (URLs: curate fetch, then --images POOL)" in talk
     assert "image_missing" in talk
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import imagenet_sets as sets
 import pytest
+from drawing import encoded, picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from imagenet_sets import MAP, NUMBERS, PHOTOS, VAL
@@ -425,6 +426,34 @@ def test_a_build_of_captions(tmp_path: Path, build: Callable[..., tuple[int, Pat
     assert found[names[0]]["caption"] == f"Title {names[0]} Caught at dawn & sold"
     assert found[names[4]]["caption"] == "again x-y"
     assert found[names[4]]["imagenet_captions.wnid"] == "n03126707"
+
+
+def test_byte_order_marks_are_passed_over(tmp_path: Path) -> None:
+    root = sets.kaggle(tmp_path / "k")
+    for path in (root / "LOC_synset_mapping.txt", root / "LOC_val_solution.csv"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    found = records(imagenet_templates, root, split="val")
+    assert {r.source_id: r.class_index for r in found} == {name: NUMBERS[wnid] for name, wnid in VAL.items()}
+    assert found[0].class_name == "cuirass"
+    path = sets.captions(tmp_path, [sets.caption(n) for n in PHOTOS])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(records(imagenet_captions, path, images=str(root))) == len(PHOTOS)
+
+
+def test_imagenets_own_oddities_are_encoded_again(tmp_path: Path, build: Callable[..., tuple[int, Path, str]]) -> None:
+    """ILSVRC has 22 CMYK pictures, and a PNG that is called n02105855_2933.JPEG."""
+    folder = sets.tree(tmp_path / "train") / "n01440764"
+    sets.synset_map(tmp_path)
+    (folder / "n01440764_1.JPEG").write_bytes(encoded(picture(31), "PNG"))
+    (folder / "n01440764_2.JPEG").write_bytes(encoded(picture(32).convert("CMYK")))
+    code, out, talk = build("--source", "imagenet_templates", "--input", tmp_path, "--samples", "all")
+    assert code == 0, talk
+    assert {r["reason"] for r in ledger(out)} == {""}
+    found = {r["source_id"]: r for r in sidecar(out)}
+    assert len(found) == len(PHOTOS) + 2
+    assert found["n01440764_1.JPEG"]["original_format"] == "PNG"
+    changed = {name for name, r in found.items() if r["sha256"] != r["original_sha256"]}
+    assert changed == {"n01440764_1.JPEG", "n01440764_2.JPEG"}
 
 
 def test_an_image_that_arrives_later_is_noticed(tmp_path: Path, build: Callable[..., tuple[int, Path, str]]) -> None:

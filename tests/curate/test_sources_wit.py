@@ -282,3 +282,11 @@ def test_a_build(tmp_path: Path, build: Callable[..., tuple[int, Path, str]]) ->
     assert found["reference 0"]["captions"] == ["reference 0", "attribution 0", "alt 0"]
     assert found["reference 0"]["wit.language"] == "en"
     assert (found["reference 0"]["wit.original_width"], found["reference 0"]["wit.is_main_image"]) == (272, False)
+    recipe = tmp_path / "drop.yaml"
+    recipe.write_text(
+        f"sources: [{{reader: wit, input: '{path}', images: '{pool}', empty: drop, options: {{languages: [en]}}}}]\nsamples: all\n"
+    )
+    code, out, talk = build("--config", recipe, output="drop")
+    assert code == 0, talk
+    ledger(out)
+    assert [row["caption"] for row in sidecar(out)] == ["reference 0"]
