@@ -44,6 +44,7 @@ def collect(manifest: Manifest) -> dict[str, Any]:
             "lengths": captions.lengths(con, names),
             "words": captions.top_words(con, names),
             "duplicates": _duplicates(con),
+            "excluded": manifest.notes.get("excluded"),
         }
     report["examples"] = [{k: v for k, v in row.items() if k != "thumbnail"} for row in read_examples(manifest.folder)]
     return report

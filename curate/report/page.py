@@ -58,11 +58,12 @@ def _render(report: dict[str, Any], examples: list[dict[str, Any]], limits: tupl
 
 
 def _pictures(report: dict[str, Any], examples: list[dict[str, Any]], limits: tuple[int, int, int]) -> dict[str, Any]:
-    """Sort the examples into dropped[source, reason], groups and kept, each row with its picture or none."""
+    """Sort the examples into dropped[source, reason], groups, kept, and pairs with test images, each row with its picture or none."""
     per_reason, per_group, per_kept = limits
     dropped: dict[str, dict[str, list[dict[str, Any]]]] = {source["name"]: {} for source in report["sources"]}
     groups: dict[int, list[dict[str, Any]]] = {}
     kept = []
+    pairs: dict[int, list[dict[str, Any]]] = {}
     for row in examples:
         shown = {**row, "picture": _data_uri(row["thumbnail"])}
         if row["kind"] == "dropped" and row["position"] < max(per_reason, 1):
@@ -71,12 +72,14 @@ def _pictures(report: dict[str, Any], examples: list[dict[str, Any]], limits: tu
             groups.setdefault(row["group"], []).append(shown)
         elif row["kind"] == "kept":
             kept.append(shown)
+        elif row["kind"] == "test" and row["group"] < per_kept:
+            pairs.setdefault(row["group"], []).append(shown)
         for limit, kind in ((per_reason, "dropped"), (per_group, "group"), (per_kept, "kept")):
             if row["kind"] == kind and row["position"] >= limit:
                 shown["picture"] = ""
     by_survivor = {rows[0]["uid"]: rows for rows in groups.values()}
     largest = [{**group, "rows": by_survivor.get(group["survivor"], [])} for group in report["duplicates"]["largest"]]
-    return {"dropped": dropped, "groups": largest, "kept": kept}
+    return {"dropped": dropped, "groups": largest, "kept": kept, "pairs": list(pairs.values())}
 
 
 def _data_uri(content: bytes | None) -> str:
