@@ -6,9 +6,12 @@ have less of it.
 
 from __future__ import annotations
 
+import csv
 import io
+import itertools
 import os
 import random
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,34 @@ def photos(n: int, short: int = 256, seed: int = 0) -> Iterator[tuple[bytes, str
         out = io.BytesIO()
         (_mosaic(real, size, rng) if real else _drawn(size, rng)).save(out, "JPEG", quality=rng.randrange(85, 96))
         yield out.getvalue(), f"{' '.join(rng.choices(_WORDS, k=rng.randrange(6, 16)))}, number {i}"
+
+
+def write_folder(folder: Path, n: int, short: int = 256) -> int:
+    """Write n photos and their captions.csv; returns the photos' bytes."""
+    folder.mkdir(parents=True)
+    total = 0
+    with (folder / "captions.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("image", "caption"))
+        for i, (content, caption) in enumerate(photos(n, short)):
+            total += (folder / f"{i:06d}.jpg").write_bytes(content)
+            rows.writerow((f"{i:06d}.jpg", caption))
+    return total
+
+
+def write_tars(folder: Path, n: int, short: int = 256, per_tar: int = 1000) -> list[Path]:
+    """Write n photos with their captions as plain WebDataset tars."""
+    folder.mkdir(parents=True)
+    made = photos(n, short)
+    paths = [folder / f"{number:05d}.tar" for number in range(-(-n // per_tar))]
+    for number, path in enumerate(paths):
+        with tarfile.open(path, "w") as tar:
+            for i, (content, caption) in enumerate(itertools.islice(made, per_tar)):
+                for suffix, data in (("jpg", content), ("txt", caption.encode())):
+                    info = tarfile.TarInfo(f"{number * per_tar + i:09d}.{suffix}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    return paths
 
 
 def origin() -> str:
