@@ -80,3 +80,24 @@ def caption(name: str, **given: Any) -> dict[str, Any]:
     """Return one record of ImageNet-Captions."""
     wnid = name.partition("_")[0]
     return {"filename": name, "wnid": wnid, "title": f"Title {name}", "description": "A day out", "tags": ["one", "two"]} | given
+
+
+FORMS = ("tree", "class tars", "tar of tars", "kaggle", "tar of folders", "flat")
+
+
+def form(name: str, folder: Path) -> Path:
+    """Write the photos in one form, its map where people have it; returns the input."""
+    if name == "kaggle":
+        return kaggle(folder)
+    synset_map(folder)
+    if name == "tree":
+        return tree(folder / "train").parent
+    if name == "class tars":
+        return class_tars(folder / "train")
+    if name == "tar of tars":
+        return train_tar(folder, folder.parent / "scratch")
+    if name == "tar of folders":
+        return make_tar(folder / "train.tar", [(f"train/{n.partition('_')[0]}/{n}", c) for n, c in PHOTOS.items()])
+    for photo, content in PHOTOS.items():
+        (folder / photo).write_bytes(content)
+    return folder
