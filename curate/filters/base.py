@@ -22,13 +22,12 @@ A filter without columns of its own may refuse by any column of `curate.table.ME
 from __future__ import annotations
 
 import builtins
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shards.core.errors import UsageError
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What a filter may look at while measuring: captions, and the image's numbers.
 
     `content` is the original file, for digests; a filter never decodes it. It is empty where there is no image.

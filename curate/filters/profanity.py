@@ -54,8 +54,9 @@ def measurer(options: Options) -> Callable[[Facts], tuple[int, str]]:
     find = matcher(entries, [*read(ALLOW_FILE), *allowed], options.disguised)
 
     def measure(facts: Facts) -> tuple[int, str]:
-        found = [word for caption in dict.fromkeys((facts.caption, *facts.captions)) for word in find(caption)]
-        return len(found), ", ".join(dict.fromkeys(found))
+        alone = facts.captions == (facts.caption,)
+        found = find(facts.caption) if alone else [word for text in dict.fromkeys((facts.caption, *facts.captions)) for word in find(text)]
+        return (len(found), ", ".join(dict.fromkeys(found))) if found else (0, "")
 
     return measure
 
