@@ -248,11 +248,11 @@ CREATE TEMP TABLE of_url AS
   JOIN by_url ON by_url.k = u.url GROUP BY ALL;
 CREATE TEMP TABLE joined AS
   SELECT r.source_id, r.input, r.row, r.captions, r.urls,
-    CASE WHEN p.status = 'success' THEN p.path ELSE '' END AS path,
-    CASE WHEN p.status = 'success' THEN p.offset ELSE 0 END AS offset,
-    CASE WHEN p.status = 'success' THEN p.size ELSE 0 END AS size,
-    coalesce(p.stamp, '') AS stamp, r.class_index, r.class_name, r.licence,
-    CASE WHEN r.status <> '' THEN r.status WHEN p IS NULL THEN 'image_missing'
+    CASE WHEN r.path <> '' THEN r.path WHEN p.status = 'success' THEN p.path ELSE '' END AS path,
+    CASE WHEN r.path <> '' THEN r."offset" WHEN p.status = 'success' THEN p.offset ELSE 0 END AS offset,
+    CASE WHEN r.path <> '' THEN r.size WHEN p.status = 'success' THEN p.size ELSE 0 END AS size,
+    CASE WHEN r.path <> '' THEN r.stamp ELSE coalesce(p.stamp, '') END AS stamp, r.class_index, r.class_name, r.licence,
+    CASE WHEN r.status <> '' OR r.path <> '' THEN r.status WHEN p IS NULL THEN 'image_missing'
          WHEN p.status = 'success' THEN '' ELSE p.status END AS status,
     CASE WHEN r.status <> '' THEN r.detail WHEN p IS NULL THEN 'not in the pool' ELSE coalesce(p.detail, '') END AS detail,
     r.meta, r.file_index, r.position

@@ -285,6 +285,17 @@ def test_a_build_of_urls_and_a_pool(tmp_path: Path, build: Callable[..., tuple[i
     assert "image_missing" in talk
 
 
+def test_a_table_of_files_and_urls(tmp_path: Path, build: Callable[..., tuple[int, Path, str]]) -> None:
+    """The pool gives what the table has not got itself."""
+    structs = [{"bytes": jpeg(0), "path": None}, {"bytes": None, "path": "http://h.example/1.jpg"}, {"bytes": None, "path": "b.jpg"}]
+    (tmp_path / "b.jpg").write_bytes(jpeg(2))
+    path = write(tmp_path / "t.parquet", image=structs, caption=[f"photo {i}" for i in range(3)])
+    pool = make_pool(tmp_path / "pool", {"http://h.example/1.jpg": jpeg(1)})
+    code, out, talk = build("--source", "huggingface", "--input", path, "--images", pool, "--samples", "all")
+    assert code == 0, talk
+    assert [r["reason"] for r in ledger(out)] == ["", "", ""]
+
+
 def test_memory_stays_flat(tmp_path: Path) -> None:
     """Of a parquet file four times as long, pyarrow's pool holds no more at once."""
 
