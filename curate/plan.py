@@ -10,7 +10,7 @@ from curate.listing import scalar
 from curate.measure import columns_of
 from curate.recipe import Recipe
 from curate.table import POINTER, table_sha256
-from curate.write import WriteTask, text_members
+from curate.write import WriteTask, as_json, text_members
 from shards import tar
 from shards.core import fs
 from shards.core.config import digest
@@ -116,7 +116,7 @@ def _sizes(rows: pa.Table, members: tuple[str, ...]) -> list[Any]:
     if "cls" in members:
         found.append(pc.binary_length(rows["class"].cast("string")).to_numpy())
     if "json" in members:
-        found.append(np.array([len(text_members(row, members)["json"]) for row in rows.to_pylist()]))
+        found.append(np.array([len(text_members(row, members)["json"]) for row in as_json(rows).to_pylist()]))
     return [sizes.astype(np.int64) for sizes in found]
 
 

@@ -53,14 +53,24 @@ def text_members(row: dict[str, Any], members: tuple[str, ...]) -> dict[str, byt
     if "cls" in members:
         result["cls"] = str(row["class"]).encode()
     if "json" in members:
-        result["json"] = json.dumps(_json_row(row), ensure_ascii=False, sort_keys=True).encode()
+        result["json"] = json.dumps(row, ensure_ascii=False, sort_keys=True).encode()
     return result
 
 
-def _json_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the sidecar row without nulls, which Hugging Face's reader cannot hold: unknown is "" or -1."""
-    own = {k: v for k, v in row.items() if k not in {name for name, _ in POINTER}}
-    return {k: (-1 if k in ("class", "rank") or "." in k else "") if v is None else v for k, v in own.items()}
+def as_json(rows: pa.Table) -> pa.Table:
+    """Return rows as `.json` holds them: no pointers, and no nulls, since Hugging Face's reader takes a column's type from
+    a few samples. Unknown is "", -1 or an empty list; truth is 1, 0, or -1 for unknown."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns, rows = [], rows.drop_columns([name for name, _ in POINTER])
+    for column in rows.columns:
+        kind = column.type
+        if pa.types.is_boolean(kind):
+            column, kind = column.cast(pa.int8()), pa.int8()
+        unknown: Any = [] if pa.types.is_list(kind) else "" if pa.types.is_string(kind) else -1
+        columns.append(pc.if_else(pc.is_null(column), pa.scalar(unknown, kind), column))
+    return pa.table(columns, rows.column_names)
 
 
 def write_one(task: WriteTask) -> ShardEntry:
@@ -81,7 +91,7 @@ def write_one(task: WriteTask) -> ShardEntry:
 
 def _samples(rows: pa.Table, members: tuple[str, ...]) -> Iterator[tuple[str, dict[str, bytes | Stored]]]:
     """Yield a shard's samples. Few of a plan's columns are looked at, unless `.json` holds them all."""
-    words = rows if "json" in members else rows.select(["caption", "class"])
+    words = as_json(rows) if "json" in members else rows.select(["caption", "class"])
     pointers = (rows[name].to_pylist() for name in ("key", "source_id", "path", "offset", "size", "xxh3"))
     with fs.Ranges() as ranges:
         for key, source_id, path, offset, size, xxh3, row in zip(*pointers, words.to_pylist(), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import csv
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fetch_server import Server
-from native import ledger, sidecar
+from native import jpeg, ledger, make_pool, sidecar
 from test_sources_yfcc import ONE, lines
 
 from curate.cli import main
@@ -115,3 +116,37 @@ def test_a_flag_of_another_source_is_refused(tmp_path: Path, capsys: pytest.Capt
     path.write_text("http://h.example/1.jpg\ta cat\n")
     assert main(["fetch", "--source", "cc12m", "--input", str(path), "--output", str(tmp_path / "pool"), "--ids", "x"]) == 2
     assert "--ids is no option of the source 'cc12m'" in capsys.readouterr().err
+
+
+def test_json_members_have_one_type_per_key(tmp_path: Path, server: Server, build: Callable[..., tuple[int, Path, str]]) -> None:
+    """What a publisher leaves out is unknown in the column's own type, so that Hugging Face's reader takes every sample."""
+    import datasets
+
+    urls = [f"{server.url}/img/{i}.jpg" for i in range(8)]
+    half = [i % 2 == 0 for i in range(8)]
+    scores = [0.5 if known else None for known in half]
+    part = tmp_path / "part.parquet"
+    pq.write_table(
+        pa.table({"URL": urls, "TEXT": [f"photo {i}" for i in range(8)], "similarity": scores, "NSFW": ["UNSURE", None] * 4}), part
+    )
+    export = tmp_path / "export.csv"
+    rows = [
+        f"{i},{url},stock {i},{'Nature' if known else ''},{'yes' if known else ''}"
+        for i, (url, known) in enumerate(zip(urls, half, strict=True))
+    ]
+    export.write_text("\n".join(["id,url,description,categories,is_editorial", *rows]) + "\n")
+    pool = fetched("laion", part)
+    stock = make_pool(tmp_path / "stock", {url: jpeg(i) for i, url in enumerate(urls)})
+    sources = [
+        {"reader": "laion", "input": str(part), "images": str(pool)},
+        {"reader": "shutterstock", "input": str(export), "images": str(stock)},
+    ]
+    (tmp_path / "recipe.yaml").write_text(json.dumps({"sources": sources}))
+    code, out, err = build("--config", tmp_path / "recipe.yaml", "--json-member", "--bytes-per-shard", 30_000, *PLAIN)
+    assert code == 0, err
+    found = list(datasets.load_dataset("webdataset", data_files=str(out / "*.tar"), split="train", streaming=True))
+    kinds = {key: {type(one["json"][key]) for one in found} for key in found[0]["json"]}
+    assert {key: kind for key, kind in kinds.items() if len(kind) > 1} == {}
+    assert {(r["json"]["laion.similarity"], r["json"]["laion.nsfw"]) for r in found} == {(0.5, "UNSURE"), (-1.0, "")}
+    assert {r["json"]["shutterstock.is_editorial"] for r in found} == {1, -1}
+    assert all(part.stat().st_size <= 30_000 for part in out.glob("*.tar"))
