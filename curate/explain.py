@@ -70,8 +70,16 @@ def explain(recipe: Recipe, limit: int = RECORDS) -> dict[str, Any]:
             }
             for s in sources
         ],
+        "excluded": [{"path": path, "missing": not _there(path)} for path in recipe.exclude.sets],
         "removed": removed,
     }  # fmt: skip
+
+
+def _there(path: str) -> bool:
+    try:
+        return bool(fs.find(path))
+    except UsageError:
+        return False
 
 
 def _look(spec: SourceSpec) -> Explained:
@@ -178,9 +186,11 @@ def as_text(found: dict[str, Any]) -> str:
     ]
     lines.append(table(["source", "reader", "quota", "inputs", "layout", "records read"], rows))
     missing = [f"  {s['name']}: {what}" for s in found["sources"] for what in s["missing"]]
+    missing += [f"  test set {s['path']}" for s in found["excluded"] if s["missing"]]
     lines += ["", "missing:", *missing] if missing else []
     lines += ["", "filters, in this order: " + ", ".join(_options(f) for f in recipe["filters"]) or "none"]
     lines += ["duplicates: " + _duplicates(recipe["dedup"])]
+    lines += ["test sets kept out: " + ", ".join(s["path"] for s in found["excluded"])]
     for removed in found["removed"]:
         lines += [
             "",

@@ -280,6 +280,16 @@ def test_a_test_set_that_is_not_there_is_named(contaminated: Any, build: Build) 
     assert f"{tests}-2" in err
 
 
+def test_a_dry_run_lists_the_test_sets_and_those_that_are_missing(contaminated: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from curate.cli import main
+
+    photos, tests, _ = contaminated
+    flags = ("--source", "folder", "--input", photos, "--samples", "all", "--exclude-near", tests, f"{tests}-2")
+    assert main(["build-shards", *map(str, flags), "--dry-run", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["excluded"] == [{"path": str(tests), "missing": False}, {"path": f"{tests}-2", "missing": True}]
+
+
 @pytest.mark.slow
 def test_an_embedding_finds_what_it_is_near_to(contaminated: Any, build: Build, tmp_path: Path) -> None:
     """Weights drawn from a seed: what they find is held against a plain product of the same model's embeddings."""
