@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from shards.core.config import option
 from shards.proof import JPEGS, MAX_PIXELS, prove_jpeg
 
 VERSION = 3
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a file stands in the ledger, not on stderr
 # Below this many gray levels the hash says too little for a near match: exact copies are all that dedup looks for.
 # None of 390 real photos lies below (their least is 15), flat fills and one-line text banners do (docs/LOG.md).
 LOW_INFORMATION = 12.0
