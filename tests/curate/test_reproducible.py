@@ -62,7 +62,7 @@ def test_two_workers_write_what_one_writes(pool: Path, reference: dict[str, str]
 def test_killed_at_random_moments_and_resumed(pool: Path, reference: dict[str, str], tmp_path: Path) -> None:
     rng, out, kills = random.Random(os.environ.get("PROVENDER_KILL_SEED", "0")), tmp_path / "out", 0
     for attempt in range(40):
-        patience = rng.uniform(0.5, 12.0) if attempt < 12 else 600.0
+        patience = rng.uniform(0.5, 5.0) if attempt < 12 else 600.0
         process = subprocess.Popen(
             command(pool, out, workers=2), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
         )
