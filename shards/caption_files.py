@@ -203,7 +203,8 @@ class _Tape:
 def _quoted(lines: Any) -> Iterator[list[str]]:
     """Yield the cells of each row by the csv module's rules, save that a quote which is never closed swallows no rows.
 
-    Where a line inside a cell names an image in the column where its row does, it is a row: the quote is a character then.
+    Where a line inside a cell has cells enough, and an image's name where its row has one, it is a row: the quote is a
+    character then.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     tape, width = _Tape(lines), 0
@@ -211,7 +212,7 @@ def _quoted(lines: Any) -> Iterator[list[str]]:
     for cells in iter(lambda: next(reader, None), None):
         taken, tape.taken = tape.taken, []
         place = _image_place(taken[0]) if width and len(taken) > 1 else -1
-        if place >= 0 and any(_image_place(line) == place for line in taken[1:]):
+        if place >= 0 and any(_image_place(line) == place and line.count(",") >= width - 1 for line in taken[1:]):
             tape.give_back(taken[1:])
             cells = taken[0].rstrip("\r\n").split(",", width - 1)
         width = width or len(cells)

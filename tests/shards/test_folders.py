@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from shards.core.errors import TornFileError, UsageError
 from shards.folders import Resolver, read_folder
@@ -73,6 +77,23 @@ def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path):
         ("c.jpg", ('two\nlines, "said" d.jpg',)),
         ("d.jpg", ("last",)),
     ]
+
+
+words = st.lists(st.sampled_from([*'ab ",|', "\n", "\r\n", "é", "\u2028", "NA", "a.jpg", '""']), max_size=8).map("".join)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(words, min_size=1, max_size=5), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+def test_captions_written_as_csv_come_back(tmp_path, captions, quoting):
+    """Whatever they hold, save a line that begins like a row of its own: that is taken for one."""
+    names = [f"{i}.jpg" for i in range(len(captions))]
+    _fill(tmp_path, dict.fromkeys(names, ""))
+    with (tmp_path / "captions.csv").open("w", newline="") as file:
+        writer = csv.writer(file, quoting=quoting)
+        writer.writerow(("image", "caption"))
+        writer.writerows(zip(names, captions, strict=True))
+    assume(not any(".jpg" in line and "," in line for text in captions for line in re.split(r"[\r\n]", text)[1:]))
+    assert _pairs(read_folder(str(tmp_path))) == [(n, (c,) if c.strip() else ()) for n, c in zip(names, captions, strict=True)]
 
 
 def test_images_elsewhere_have_ids_relative_to_their_folder(tmp_path):
