@@ -99,7 +99,7 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest's text, a line for each shard; equal manifests give equal text."""
         front = {"format": self.format, "format_version": self.format_version}
-        values = front | {k: v for k, v in dump(self).items() if k not in ("folder", "shards")}
+        values = front | {k: v for k, v in dump(dataclasses.replace(self, shards=())).items() if k not in ("folder", "shards")}
         shards = [{k: v for k, v in dump(s).items() if v not in (None, "")} for s in self.shards]
         lines = ",\n".join("  " + json.dumps(s, ensure_ascii=False) for s in shards)
         return json.dumps(values, ensure_ascii=False, indent=1)[:-2] + f',\n "shards": [\n{lines}\n ]\n}}\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,15 +26,26 @@ class Shard:
     def __init__(self, manifest: Manifest, entry: ShardEntry) -> None:
         self.manifest, self.entry = manifest, entry
         self.path = manifest.path_of(entry)
-        whole = tar.read_index(self.path)
-        if entry.samples != len(whole):
-            advice = "shards verify; a subset of a build that was compacted since is made anew by shards subset"
-            raise RunError(f"{self.path}: {len(whole)} samples", f"{entry.samples}, as the manifest says", advice)
-        self.groups = [group for start, stop in entry.ranges for group in whole[start:stop]]
         self._descriptor = None if fs.is_remote(self.path) else os.open(self.path, os.O_RDONLY)
 
+    @functools.cached_property
+    def groups(self) -> list[list[tar.Member]]:
+        """The members of each sample in use. Sidecar and layers are read without them.
+
+        Raises:
+            RunError: the tar holds another number of samples than the manifest says.
+        """
+        whole = tar.read_index(self.path)
+        self._check(self.path, len(whole))
+        return [group for start, stop in self.entry.ranges for group in whole[start:stop]]
+
+    def _check(self, path: str, found: int) -> None:
+        if found != self.entry.samples:
+            advice = "shards verify; a subset of a build that was compacted since is made anew by shards subset"
+            raise RunError(f"{path}: {found} samples", f"{self.entry.samples}, as the manifest says", advice)
+
     def __len__(self) -> int:
-        return len(self.groups)
+        return self.entry.used
 
     def key(self, i: int) -> str:
         """Return the key of sample i."""
@@ -87,6 +99,7 @@ class Shard:
             return pa.table({})
         with fs.open_read(path) as file:
             parquet = pq.ParquetFile(file)
+            self._check(path, parquet.metadata.num_rows)
             return parquet.read(None if columns is None else [c for c in columns if c in parquet.schema_arrow.names])
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from shards.core import fs
 from shards.core.config import option
 from shards.core.console import emit, say
 from shards.core.engines.local import default_workers
-from shards.core.errors import UsageError
+from shards.core.errors import RunError, UsageError
 from shards.manifest import NAME, Manifest, ShardEntry, read_manifest
 from shards.reader import Shard
 from shards.uids import UidSet, read_uid_file
@@ -214,11 +214,18 @@ def moved_or_cut(
 
 def _windowed(parent: Manifest, cut: ShardEntry, folder: str, name: str) -> ShardEntry:
     """Write an index of the samples in use, which DALI honours, and return the entry that refers to it."""
-    with Shard(parent, cut) as shard:
-        text = tar.format_index(shard.groups)
-    path = relative(parent.path_of(cut), folder)
-    if any(" " in member.name for group in shard.groups for member in group):
-        return dataclasses.replace(cut, path=path, index_sha256="")  # DALI's index cannot hold such names
+    path, whole = relative(parent.path_of(cut), folder), parent.path_of(dataclasses.replace(cut, index=None), ".idx")
+    if fs.exists(whole):
+        head, *lines = fs.read_text(whole).splitlines()
+        if len(lines) != cut.samples:
+            raise RunError(f"{whole}: {len(lines)} samples", f"{cut.samples}, as the manifest says", "shards verify")
+        chosen = [line for start, stop in cut.ranges for line in lines[start:stop]]
+        text = "".join(f"{line}\n" for line in (f"{head.partition(' ')[0]} {len(chosen)}", *chosen))
+    else:
+        with Shard(parent, cut) as shard:
+            text = tar.format_index(shard.groups)
+            if any(" " in member.name for group in shard.groups for member in group):
+                return dataclasses.replace(cut, path=path, index_sha256="")  # DALI's index cannot hold such names
     fs.write_text(fs.join(folder, f"{name}.idx"), text)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return dataclasses.replace(cut, path=path, index=f"{name}.idx", index_sha256=digest)

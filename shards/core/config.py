@@ -62,7 +62,9 @@ def dump(config: Any) -> Any:
         return {f.name: dump(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Mapping):
         return {k: dump(v) for k, v in config.items()}
-    return [dump(v) for v in config] if isinstance(config, list | tuple) else config
+    if isinstance(config, list | tuple):
+        return list(config) if set(map(type, config)) <= {int, str} else [dump(v) for v in config]
+    return config
 
 
 def digest(value: Any) -> str:
@@ -104,7 +106,7 @@ def _convert(annotation: Any, value: Any, where: str) -> Any:
     if origin in (tuple, list):
         if not isinstance(value, list | tuple):
             raise wrong
-        if args[0] is int and all(type(v) is int for v in value):
+        if args[0] is int and set(map(type, value)) <= {int}:
             return tuple(value)  # a subset's ranges may be millions of numbers
         return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
