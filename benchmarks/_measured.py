@@ -49,10 +49,16 @@ SELECT uid, uid AS image_id, source, 'https://img.' || (g % 20000) || '.example/
 FROM t ORDER BY i
 """
 
+_WORDS = """
+CREATE TABLE vocabulary AS
+SELECT list(left(md5(i::VARCHAR), 2 + (hash(i) % 8)::INT) ORDER BY i) AS words FROM range(1024) t(i)
+"""
+
 # What the filters of the recipe would have measured, in SQL.
 _FILTERS = {
     "caption_length.words": "len(said)",
     "caption_length.chars": "length(text)",
+    "image_size.bytes": "bytes",
     "profanity.hits": "CASE WHEN g % 500 = 3 AND NOT empty THEN 1 ELSE 0 END",
     "profanity.words": "CASE WHEN g % 500 = 3 AND NOT empty THEN 'bitch' ELSE '' END",
 }
@@ -73,7 +79,18 @@ def recipe(**changes: Any) -> Any:
 
 
 def make_parts(folder: Path, rows: int, per_part: int = 512) -> list[Any]:
-    """Write the measured table in parts and return them in order."""
+    """Write the measured table in parts, on all cores, and return them in order."""
+    from concurrent.futures import ProcessPoolExecutor
+    from functools import partial
+    from multiprocessing import get_context
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        made = pool.map(partial(_write_chunk, folder, rows, per_part), range(0, rows, CHUNK))
+        return [part for parts in made for part in parts]
+
+
+def _write_chunk(folder: Path, rows: int, per_part: int, start: int) -> list[Any]:
     import duckdb
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -83,18 +100,36 @@ def make_parts(folder: Path, rows: int, per_part: int = 512) -> list[Any]:
 
     schema = measured_schema(columns_of(recipe()))
     filters = ", ".join(f'{_FILTERS[name]} AS "{name}"' for name, _ in columns_of(recipe()))
-    folder.mkdir(parents=True, exist_ok=True)
-    parts: list[Any] = []
-    con = duckdb.connect()
-    con.execute(
-        "CREATE TABLE vocabulary AS SELECT list(left(md5(i::VARCHAR), 2 + (hash(i) % 8)::INT) ORDER BY i) AS words FROM range(1024) t(i)"
-    )
-    for start in range(0, rows, CHUNK):
-        sql = _SQL.format(start=start, stop=min(rows, start + CHUNK), total=rows, filters=filters)
-        chunk: pa.Table = con.sql(sql).to_arrow_table().select(schema.names).cast(schema).combine_chunks()
-        for at in range(0, chunk.num_rows, per_part):
-            piece = chunk.slice(at, per_part)
-            path = folder / f"{start + at:012d}.parquet"
-            pq.write_table(piece, path, compression="zstd")
-            parts.append(Part((len(parts), 0), str(path), f"{start + at:012d}", piece.num_rows))
+    con = duckdb.connect(config={"threads": 1})
+    con.execute(_WORDS)
+    sql = _SQL.format(start=start, stop=min(rows, start + CHUNK), total=rows, filters=filters)
+    chunk: pa.Table = con.sql(sql).to_arrow_table().select(schema.names).cast(schema).combine_chunks()
+    parts = []
+    for at in range(0, chunk.num_rows, per_part):
+        piece = chunk.slice(at, per_part)
+        path = folder / f"{start + at:012d}.parquet"
+        pq.write_table(piece, path, compression="zstd")
+        parts.append(Part((start + at, 0), str(path), path.stem, piece.num_rows))
     return parts
+
+
+def multiply(folder: Path, parts: list[Any], times: int) -> list[Any]:
+    """Return a table `times` as long, in parts of 131,072 rows: the same rows again with other ids, bytes and hashes."""
+    import duckdb
+
+    from curate.measure import Part
+
+    folder.mkdir(parents=True, exist_ok=True)
+    con = duckdb.connect(config={"preserve_insertion_order": False, "memory_limit": "2GB"})
+    files = max(1, 131_072 // parts[0].rows)
+    made = []
+    for copy in range(times):
+        for at in range(0, len(parts), files):
+            group = parts[at : at + files]
+            path = folder / f"{copy:03d}-{at:09d}.parquet"
+            other = f"""md5(uid || {copy}) AS uid, md5(uid || {copy}) AS image_id, xor(phash, hash({copy})) AS phash,
+                if(original_sha256 = '', '', sha256(original_sha256 || {copy})) AS original_sha256"""
+            con.execute(f"""COPY (SELECT * REPLACE ({other}) FROM read_parquet({[part.path for part in group]}))
+                TO '{path}' (FORMAT parquet, COMPRESSION zstd)""")
+            made.append(Part((len(made), 0), str(path), path.stem, sum(part.rows for part in group)))
+    return made

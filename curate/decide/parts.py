@@ -6,6 +6,7 @@ several times, so that many are merged into files of 131,072 rows once: files of
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import TYPE_CHECKING
 
@@ -64,13 +65,16 @@ def _read(files: list[str], unlike: bool) -> str:
 
 def _merge(con: duckdb.DuckDBPyConnection, parts: list[Part], work: str, unlike: bool) -> list[str]:
     """Return the files that hold the first parts, MERGED in each; what is on disk already is not written again."""
-    count = len(parts) // MERGED
-    if not count or not work or fs.is_remote(work) or sum(part.rows for part in parts) > SMALL * len(parts):
+    if not work or fs.is_remote(work):
+        return []
+    groups = [parts[i : i + MERGED] for i in range(0, len(parts) - MERGED + 1, MERGED)]
+    groups = list(itertools.takewhile(lambda group: sum(part.rows for part in group) <= SMALL * MERGED, groups))
+    if not groups:
         return []
     targets = []
-    with Progress("merge", count * MERGED) as progress:
-        for number in range(count):
-            paths = [part.path for part in parts[number * MERGED : (number + 1) * MERGED]]
+    with Progress("merge", len(groups) * MERGED, "parts") as progress:
+        for group in groups:
+            paths = [part.path for part in group]
             target = fs.join(work, "merged", digest(["merged-1", [os.path.basename(path) for path in paths]]) + ".parquet")
             if not fs.exists(target):
                 fs.make_dirs(fs.join(work, "merged"))
