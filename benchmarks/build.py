@@ -121,8 +121,8 @@ def in_words(value: dict[str, Any]) -> str:
     rates = {name: (n / f["wall"], (f["processor"] - own["processor"]) / n * 1000) for name, f in value["ours"].items()}
     again, kept = peers["encoding again"], peers["bytes kept"]
     parts = [
-        f"{name} {rate:,.0f}/s ({rate / again[0]:.1f}×, {rate / kept[0]:.1f}×), {cost:.2f} ms ({again[1] / cost:.1f}×, {kept[1] / cost:.1f}×)"
-        for name, (rate, cost) in rates.items()
+        f"{name} {rate:,.0f}/s ({rate / again[0]:.1f}×, {rate / kept[0]:.1f}×) and {ms:.2f} ms ({again[1] / ms:.1f}×, {kept[1] / ms:.1f}×)"
+        for name, (rate, ms) in rates.items()
     ]
     return (
         f"{n:,} photos of {value['bytes'] / 1000:.0f} kB, two processes; img2dataset's shard phase, resize_mode=no: {again[0]:,.0f}/s "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,18 @@ def note(spec: tuple[str, int]) -> int:
 
 def halves(spec: list[int]) -> list[list[int]]:
     return [spec[: len(spec) // 2], spec[len(spec) // 2 :]] if len(spec) > 1 else []
+
+
+def modules_after_a_list(name: str) -> tuple[bool, bool]:
+    """Say whether a module was here before the task, and whether pandas came with pyarrow's first list."""
+    found = name in sys.modules
+    import pyarrow as pa
+
+    pa.array([1, 2])
+    return found, "pandas" in sys.modules
+
+
+def sleep(folder: str) -> None:
+    """Say that the task runs, and sleep."""
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(600)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +118,39 @@ def test_workers_that_cannot_start_are_a_fault_of_the_run(tmp_path: Path) -> Non
     done = subprocess.run([sys.executable, str(script)], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "a worker process cannot start" in done.stderr
+
+
+def _script(folder: Path, body: str) -> list[str]:
+    """Return the command of a program with a main guard that can import this folder's tasks."""
+    here = Path(__file__).parent
+    path = folder / "program.py"
+    head = f"import sys\nsys.path[:0] = [{str(here)!r}, {str(here.parents[1])!r}]\nimport engine_tasks as tasks\n"
+    head += "from shards.core.engine import map_unordered, prepare\n"
+    path.write_text(head + "if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in body.splitlines()))
+    return [sys.executable, str(path)]
+
+
+def test_workers_start_with_what_was_prepared_and_without_pandas(tmp_path: Path) -> None:
+    """A file of the working directory that is named like a module of ours is never imported."""
+    (tmp_path / "pyarrow.py").write_text("raise SystemExit('the wrong pyarrow')")
+    program = tmp_path / "elsewhere"
+    program.mkdir()
+    body = "prepare(['pyarrow', 'xml.dom.minidom', 'no.such.module'])\n"
+    body += "print([o.result for o in map_unordered(tasks.modules_after_a_list, ['xml.dom.minidom', 'xml.dom.pulldom'])])"
+    done = subprocess.run(_script(program, body), cwd=tmp_path, check=False, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[(True, False), (False, False)]\n", done.stderr
+
+
+def test_an_interrupt_leaves_no_worker_behind(tmp_path: Path) -> None:
+    """Ctrl-C goes to the whole group: workers leave it to the supervisor, who takes them with it and is quiet about it."""
+    body = f"try:\n    list(map_unordered(tasks.sleep, [{str(tmp_path)!r}] * 2, workers=2))\nexcept KeyboardInterrupt:\n    sys.exit(130)"
+    with subprocess.Popen(_script(tmp_path, body), stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline = time.monotonic() + 60
+        while len(pids := [int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()]) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        everyone = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        assert {p.pid for p in everyone} > set(pids)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    assert not psutil.wait_procs(everyone, timeout=30)[1]
