@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from shards import layers, tombstones
 from shards.core.config import option
 from shards.core.console import emit, table
 from shards.manifest import Manifest, read_manifest
@@ -48,6 +49,7 @@ def inspect(manifest: Manifest, examples: int = 3, limit: int | None = None) -> 
             sides += Counter(_bucket(s, SIDE_STEPS) for s in shorter)
             words += Counter(_bucket(len(c.split()), WORD_STEPS) for c in sidecar["caption"].to_pylist())
             rows += sidecar.slice(0, max(0, examples - len(rows))).to_pylist()
+    folders = dict.fromkeys(map(manifest.folder_of, manifest.shards))
     return {
         "folder": manifest.folder,
         "manifest": manifest.digest,
@@ -58,6 +60,8 @@ def inspect(manifest: Manifest, examples: int = 3, limit: int | None = None) -> 
         "bytes": manifest.bytes,
         "members": list(manifest.members),
         "classes": len(manifest.classes),
+        "layers": {name: about["columns"] for folder in folders for name, about in layers.read_layers(folder).items()},
+        "removed": sum(len(rows) for folder in folders for rows in tombstones.read(folder).values()),
         "cut_shards": sum(1 for e in manifest.shards if e.use is not None),
         "sources": manifest.sources,
         "licences": manifest.licences,
@@ -136,8 +140,13 @@ def _text(facts: dict[str, Any]) -> str:
     if facts["examples"]:
         rows = [(r["key"], f"{r['width']}x{r['height']}", r["caption"][:70]) for r in facts["examples"]]
         lines += ["", table(("key", "pixels", "caption"), rows)]
+    if facts["layers"]:
+        lines += ["", *(f"layer {name}: {', '.join(columns)}" for name, columns in facts["layers"].items())]
+    if facts["removed"]:
+        lines += ["", f"{facts['removed']:,} samples of these tars were taken down; `shards compact` ends them"]
     if facts["cut_shards"]:
-        lines += ["", f"{facts['cut_shards']} shards are used in part: open_clip needs `shards subset --materialize`"]
+        way = "`shards compact`, or `shards subset --materialize`" if facts["removed"] else "`shards subset --materialize`"
+        lines += ["", f"{facts['cut_shards']} shards are used in part: open_clip needs {way}"]
     else:
         lines += ["", "open_clip trains on it with:", f"  {facts['open_clip']}"]
     return "\n".join(lines)

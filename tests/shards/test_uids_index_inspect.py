@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import random
 import shlex
@@ -159,6 +160,22 @@ def test_inspect_of_a_cut_set_gives_no_command_that_would_read_too_much(make_sha
     assert cli.main(["subset", folder, "--samples", "5", "--output", str(tmp_path / "s")]) == 0
     assert cli.main(["inspect", str(tmp_path / "s")]) == 0
     assert "--materialize" in capsys.readouterr().out
+
+
+def test_inspect_names_layers_and_take_downs(make_shards, tmp_path, capsys):
+    from shards.remove import remove
+    from shards.uids import UidSet
+
+    folder = make_shards(20)
+    manifest = read_manifest(folder)
+    (tmp_path / "build" / "layers" / "scores").mkdir(parents=True)
+    (tmp_path / "build" / "layers" / "scores" / "layer.json").write_text(json.dumps({"columns": ["clip"]}))
+    remove(folder, UidSet(pack([s.key for s in itertools.islice(read_samples(manifest, []), 3)])))
+    assert cli.main(["inspect", folder]) == 0
+    said = capsys.readouterr().out
+    assert "layer scores: clip" in said
+    assert "3 samples of these tars were taken down" in said
+    assert "open_clip needs `shards compact`" in said
 
 
 @pytest.mark.parametrize(
