@@ -31,8 +31,8 @@ VIEWS = (
     *(f"{_COLOURS[colour]} border {100 * share:.0f}%" for colour, share in BORDERS),
     *(f"{_COLOURS[colour]} banner {where} {100 * share:.0f}%" for colour, where, share in BANNERS),
 )  # fmt: skip
-# Views are taken of the image at this shorter side: their hashes are those of the whole image but for two bits at times.
-_SIDE = 128
+# Views are taken of the image at this shorter side: their hashes are the whole image's, but for two bits at times.
+_SIDE = 64
 
 
 def view_hashes(content: bytes) -> NDArray[np.uint64]:
