@@ -213,9 +213,19 @@ def test_a_disk_that_is_really_full(captioned: Captioned, tmp_path: Path) -> Non
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_sample_that_kills_its_worker_is_quarantined(tmp_path: Path, captioned: Captioned) -> None:
-    """A reader at work on a poisonous sample: the worker dies by a signal, the others survive."""
-    from poison import measure_or_die
+@pytest.mark.parametrize(
+    ("poison", "timeout", "why"),
+    [
+        ("measure_or_die", None, f"worker killed by {signal.SIGKILL.name}"),
+        ("measure_or_crash", None, f"worker killed by {signal.SIGSEGV.name}"),
+        ("measure_or_starve", None, "worker ran out of memory"),
+        pytest.param("measure_or_hang", 3.0, "ran out of time", marks=pytest.mark.slow),
+    ],
+)
+def test_a_poisonous_sample_is_quarantined_and_the_rest_survives(
+    tmp_path: Path, captioned: Captioned, poison: str, timeout: float | None, why: str
+) -> None:
+    import poison as poisons
 
     from curate.config import BuildConfig, resolve
     from curate.listing import list_records
@@ -224,18 +234,16 @@ def test_a_sample_that_kills_its_worker_is_quarantined(tmp_path: Path, captioned
 
     folder = captioned(PAIRS)
     recipe = resolve(BuildConfig(source="folder", input=str(folder), samples="all"))
-    files, _ = list_records(recipe, recipe.sources[0], str(tmp_path / "work"), 1, "local")
+    files, _ = list_records(recipe, recipe.sources[0], str(tmp_path / "work"), 1, "inline")
     (tmp_path / "work" / "measured").mkdir()
     tasks = list(_tasks(recipe, [(recipe.sources[0], files)], str(tmp_path / "work" / "measured")))
     parts: list[Part] = []
-    for outcome in map_unordered(measure_or_die, tasks, split=halves):
+    for outcome in map_unordered(getattr(poisons, poison), tasks, split=halves, timeout=timeout):
         parts.append(outcome.result if isinstance(outcome, Done) else quarantine(outcome.spec, outcome.reason))
     rows = [row for part in parts for row in pq.read_table(part.path).to_pylist()]
     assert sorted(r["source_id"] for r in rows) == sorted(name for name, _, _ in PAIRS)
     killed = [r for r in rows if r["status"]]
-    assert [(r["source_id"], r["status"], r["detail"]) for r in killed] == [
-        ("7.jpg", "worker_killed", f"worker killed by {signal.SIGKILL.name}")
-    ]
+    assert [(r["source_id"], r["status"], r["detail"]) for r in killed] == [("7.jpg", "worker_killed", why)]
 
 
 def test_a_run_error_says_three_things() -> None:

@@ -8,6 +8,7 @@ imports are paid and held in memory once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import pickle
@@ -27,6 +28,7 @@ from shards.core.errors import ProvenderError, RunError
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _HELLO = "started"
+_NO_MEMORY = errno.ENOMEM  # exit code of a worker that ran out of memory
 # What the fork server starts with. A safe path: a `numpy.py` in the working directory is no module of ours. One thread
 # for linear algebra: workers are as many as cores, and a process with one thread forks cleanly.
 _SERVER = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -66,6 +68,8 @@ def _serve(connection: Connection, fn: Callable[[Any], Any]) -> None:
             return
         try:
             answer = (True, fn(spec))
+        except MemoryError:
+            os._exit(_NO_MEMORY)  # as good as killed: its task is divided, so that the one hungry sample is found
         except Exception as error:
             answer = (False, _portable(error))
         try:
@@ -127,7 +131,7 @@ class _Worker:
         code = self.process.exitcode
         if code is not None and code < 0:
             return f"worker killed by {signal.Signals(-code).name}"
-        return f"worker left with exit code {code}"
+        return "worker ran out of memory" if code == _NO_MEMORY else f"worker left with exit code {code}"
 
 
 def run(
