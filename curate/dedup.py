@@ -7,7 +7,7 @@ alone, so that a small build does not wait for a compiler.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from shards.core.engines.local import default_workers
@@ -17,27 +17,31 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from curate.join import Column
+
     U64 = NDArray[np.uint64]
     I64 = NDArray[np.int64]
 
 FEW = 1 << 24  # comparisons that numpy does in a tenth of a second
 MOST = 2**32  # ids are 32 bits wide
+MOST_PAIRS = 1 << 28  # 2 GiB
 
 
-def near_duplicates(hashes: U64, radius: int, threads: int = 0) -> I64:
+def near_duplicates(hashes: U64, radius: int, threads: int = 0, most_pairs: int = MOST_PAIRS) -> I64:
     """Return for each sample the index of the kept one that it duplicates, or -1 if it is kept.
 
     Args:
         hashes: shape (n,), in order of preference: the first of a pair is the one to keep.
         radius: bits of 64; 0 finds equal hashes only.
         threads: 0 means one per core.
+        most_pairs: how many pairs to hold at once; where crowds make more, the preferred half chooses first.
     """
     import numpy as np
 
     n = len(hashes)
     if n * n <= FEW:
         return _choose_among_few(hashes, radius)
-    from curate.join import Column, choose, collapse, join, partition
+    from curate.join import Column, collapse, partition, spread
 
     _check(n)
     threads = threads or default_workers()
@@ -48,12 +52,36 @@ def near_duplicates(hashes: U64, radius: int, threads: int = 0) -> I64:
         column = Column(np.ascontiguousarray(hashes, np.uint64), np.arange(n, dtype=np.uint32))
         for shift in range(0, 64, 11):
             column, _ = partition(column, shift, min(11, 64 - shift), pool, threads)
-        left = collapse(column.hashes, column.ids, stands_for)
-        column = Column(column.hashes[:left], column.ids[:left])
-        pairs = np.concatenate([np.empty(0, np.uint64), *(join(column, None, radius, pool, threads) if radius else [])])
-    pairs.sort()
-    choose(pairs, kept_by, stands_for)
+        column = column[: collapse(column.hashes, column.ids, stands_for)]
+        if radius:
+            _choose_among_many(column, radius, pool, threads, most_pairs, kept_by)
+    spread(kept_by, stands_for)
     return kept_by
+
+
+def _choose_among_many(column: Column, radius: int, pool: Executor, threads: int, most: int, kept_by: I64) -> None:
+    """Fill kept_by at the ids of different hashes, by their pairs; or by halves, where the pairs are too many to hold.
+
+    What the preferred half keeps then drops of the other half what it replaces, and the rest of it chooses among itself.
+    Few pairs remain: what is kept lies apart, so a hash has few kept ones within the radius.
+    """
+    import numpy as np
+
+    from curate.join import TooManyPairsError, choose, join
+
+    try:
+        pairs = np.concatenate(join(column, None, radius, pool, threads, most=most))
+    except TooManyPairsError:
+        middle = np.partition(column.ids, len(column) // 2)[len(column) // 2]
+        first, second = column[column.ids < middle], column[column.ids >= middle]
+        _choose_among_many(first, radius, pool, threads, most, kept_by)
+        pairs = np.concatenate(join(first[kept_by[first.ids] == -1], second, radius, pool, threads))
+        pairs.sort()
+        choose(pairs, kept_by)
+        _choose_among_many(second[kept_by[second.ids] == -1], radius, pool, threads, most, kept_by)
+        return
+    pairs.sort()
+    choose(pairs, kept_by)
 
 
 def pairs_within(hashes: U64, radius: int, threads: int = 0) -> tuple[I64, I64]:
@@ -84,14 +112,19 @@ def _pairs(a: U64, b: U64 | None, radius: int, threads: int) -> tuple[I64, I64]:
 
     if len(a) * len(a if b is None else b) <= FEW:
         return _pairs_among_few(a, b, radius)
-    from curate.join import Column, join
+    from curate.join import Column, TooManyPairsError, join
 
     _check(max(len(a), 0 if b is None else len(b)))
     threads = threads or default_workers()
     left, right = (None if h is None else Column(np.ascontiguousarray(h, np.uint64), np.arange(len(h), dtype=np.uint32)) for h in (a, b))
     assert left is not None
     with ThreadPoolExecutor(threads) as pool:
-        pairs = np.concatenate(join(left, right, radius, pool, threads))
+        try:
+            pairs = np.concatenate(join(left, right, radius, pool, threads))
+        except TooManyPairsError:
+            raise RunError(
+                f"more than {MOST_PAIRS:,} pairs within {radius} bits", advice="a smaller radius, or different hashes only"
+            ) from None
     pairs.sort()
     return (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64), (pairs >> np.uint64(32)).astype(np.int64)
 

@@ -24,6 +24,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from curate.dedup import MOST_PAIRS
+
 HASH_BITS = 64
 TASKS_PER_THREAD = 8
 ROOM = 1 << 16
@@ -38,6 +40,10 @@ U32 = NDArray[np.uint32]
 I64 = NDArray[np.int64]
 
 
+class TooManyPairsError(Exception):
+    """There are more pairs than may be held."""
+
+
 @dataclass(frozen=True)
 class Column:
     """Hashes and the ids that stand for them in pairs, both of shape (n,)."""
@@ -47,6 +53,10 @@ class Column:
 
     def __len__(self) -> int:
         return len(self.hashes)
+
+    def __getitem__(self, chosen: Any) -> Column:
+        """Return the rows of a slice or a mask."""
+        return Column(self.hashes[chosen], self.ids[chosen])
 
 
 def blocks(radius: int, k: int) -> list[tuple[int, int]]:
@@ -69,27 +79,35 @@ def choose_k(hashes: int, pairs: float, radius: int) -> int:
     return min((1, 2), key=cost)
 
 
-def join(left: Column, right: Column | None, radius: int, pool: Executor, threads: int, k: int = 0) -> list[U64]:
+def join(left: Column, right: Column | None, radius: int, pool: Executor, threads: int, k: int = 0, most: int = MOST_PAIRS) -> list[U64]:
     """Return the pairs within the radius, in pieces and in no order.
 
     A pair is larger id << 32 | smaller id where a column is joined with itself (`right` is None), right id << 32 | left id
     where there are two. k: 1 or 2; by default what is quicker.
+
+    Raises:
+        TooManyPairsError: there are more than `most`.
     """
     n, m = len(left), 0 if right is None else len(right)
     k = k or choose_k(n + m, n * n / 2 if right is None else n * m, radius)
     layout = blocks(radius, k)
     found: list[U64] = []
+    total = 0
     for first in range(radius + 1):
         a, edges_a = partition(left, *layout[first], pool, threads)
         b, edges_b = (a, edges_a) if right is None else partition(right, *layout[first], pool, threads)
-        task = partial(_join_span, a, edges_a, b, edges_b, layout, first, k, radius)
-        found += pool.map(task, _spans(edges_a + edges_b, threads * TASKS_PER_THREAD))
+        task = partial(_join_span, a, edges_a, b, edges_b, layout, first, k, radius, most)
+        for pairs in pool.map(task, _spans(edges_a + edges_b, threads * TASKS_PER_THREAD)):
+            found.append(pairs)
+            if (total := total + len(pairs)) > most:
+                raise TooManyPairsError
     return found
 
 
 def _join_span(
-    a: Column, edges_a: I64, b: Column, edges_b: I64, layout: list[tuple[int, int]], first: int, k: int, radius: int, span: tuple[int, int]
-) -> U64:
+    a: Column, edges_a: I64, b: Column, edges_b: I64, layout: list[tuple[int, int]], first: int, k: int, radius: int, most: int,
+    span: tuple[int, int],
+) -> U64:  # fmt: skip
     """Join the partitions of a span; where pairs are too many for the room, once more with room enough."""
     shifts = np.array([shift for shift, _ in layout], np.uint64)
     masks = np.array([(1 << width) - 1 for _, width in layout], np.uint64)
@@ -101,6 +119,8 @@ def _join_span(
         )
         if count <= room:
             return out[:count].copy()
+        if count > most:
+            raise TooManyPairsError
         room = count
 
 
@@ -256,12 +276,17 @@ def collapse(hashes: U64, ids: U32, stands_for: U32) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def choose(pairs: U64, kept_by: I64, stands_for: U32) -> None:
-    """Fill kept_by (-1 everywhere): for pairs sorted by their later member, the kept one that replaces a sample."""
+def choose(pairs: U64, kept_by: I64) -> None:
+    """Fill kept_by (-1 where nothing is known): for pairs sorted by their later member, the kept one that replaces a sample."""
     for pair in pairs:
         later, earlier = np.int64(pair >> np.uint64(32)), np.int64(pair & np.uint64(0xFFFFFFFF))
         if kept_by[earlier] == -1 and kept_by[later] == -1:
             kept_by[later] = earlier
+
+
+@njit(cache=True, nogil=True)
+def spread(kept_by: I64, stands_for: U32) -> None:
+    """Give each sample that another one stands for what that one got."""
     for i in range(len(kept_by)):
         first = np.int64(stands_for[i])
         if first != i:

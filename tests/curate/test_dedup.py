@@ -130,6 +130,19 @@ def test_the_choice_does_not_depend_on_threads() -> None:
     assert all((near_duplicates(hashes, 4, threads=t) == one).all() for t in (2, 5))
 
 
+def test_crowds_of_too_many_pairs_choose_by_halves() -> None:
+    hashes = clustered(MANY, 9)
+    one = np.uint64(1)
+    first, second = np.triu_indices(64, 1)
+    crowd = hashes[7] ^ (one << first.astype(np.uint64)) ^ (one << second.astype(np.uint64))  # two million pairs
+    hashes = np.concatenate([hashes, crowd])
+    np.random.default_rng(2).shuffle(hashes)
+    expected = near_duplicates(hashes, 4)
+    assert expected.tolist() == naive_choice(hashes, 4)
+    for most in (10, 1000, 100_000):
+        assert (near_duplicates(hashes, 4, most_pairs=most) == expected).all()
+
+
 def test_chains_are_not_followed() -> None:
     chain = np.array([0b1, 0b1111, 0b1111111], np.uint64)  # 3 bits from one to the next, 6 from end to end
     assert near_duplicates(chain, 3).tolist() == [-1, 0, -1]
