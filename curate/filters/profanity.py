@@ -2,7 +2,8 @@
 
 What it does: looks for whole words and phrases of word lists, in any case, in the plural too, whatever punctuation stands between
     (`Tit-Bits` has the word `tit`, `title` has not). Words on the allow-list never count: neither single ones
-    (`titi`), nor listed words inside an allowed phrase (`Maine Coon`). Entries in scripts without spaces, and emoji,
+    (`titi`), nor listed words inside an allowed phrase (`Maine Coon`), nor, in a labelled set, what the name of the
+    sample's own class has in it (WordNet's `cock`, `nipple`). Entries in scripts without spaces, and emoji,
     are searched as text. Where that finds nothing, disguises are tried: `sh1t`, `f**k`, `s h i t`, `fuuuck`.
 Why: published collections were filtered so (RedCaps, ImageNet-Captions), and substring matching deletes whole classes.
 Example: `filters: [{name: profanity, list: [default, lists/es], allow: [cock, "cock-of-the-rock", my-allowed.txt]}]`.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from curate.filters._words import matcher
 from curate.filters.base import Facts
@@ -26,7 +28,7 @@ from shards.core import fs
 from shards.core.config import option
 from shards.core.errors import UsageError
 
-VERSION = 2
+VERSION = 3
 MEASURE = ("list", "allow", "disguised")
 COLUMNS = (("hits", "int32"), ("words", "string"))
 
@@ -53,9 +55,13 @@ def measurer(options: Options) -> Callable[[Facts], tuple[int, str]]:
     allowed = [word for value in options.allow for word in (read(value) if fs.exists(value) and not fs.is_dir(value) else [value])]
     find = matcher(entries, [*read(ALLOW_FILE), *allowed], options.disguised)
 
+    named = cache(lambda class_name: frozenset(find(class_name)))
+
     def measure(facts: Facts) -> tuple[int, str]:
         alone = facts.captions == (facts.caption,)
         found = find(facts.caption) if alone else [word for text in dict.fromkeys((facts.caption, *facts.captions)) for word in find(text)]
+        if found and facts.class_name:
+            found = [word for word in found if word not in named(facts.class_name.replace("_", " "))]
         return (len(found), ", ".join(dict.fromkeys(found))) if found else (0, "")
 
     return measure
