@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True)
 class CaptionFile:
-    """A captions file whose layout is known: csv, tsv, jsonl, json, token or coco."""
+    """A captions file whose layout is known: csv, tsv, jsonl, json, token, coco or karpathy."""
 
     path: str
     layout: str
@@ -58,6 +58,9 @@ class CaptionFile:
         """
         if self.layout == "coco":
             yield from _coco(_json(self.path))
+            return
+        if self.layout == "karpathy":
+            yield from _grouped(_karpathy(_json(self.path)))
             return
         lines = _token(self.path) if self.layout == "token" else self._records()
         yield from _grouped(lines)
@@ -148,7 +151,12 @@ def _sniff_json(path: str, head: str, image_column: str, caption_column: str) ->
     if start != "{" or not ('"images"' in head or '"annotations"' in head or len(head) >= _HEAD):
         return None
     content = _json(path)
-    if not isinstance(content.get("images"), list) or not isinstance(content.get("annotations"), list):
+    images = content.get("images")
+    if not isinstance(images, list):
+        return None
+    if images and isinstance(images[0], dict) and isinstance(images[0].get("sentences"), list):
+        return CaptionFile(path, "karpathy")
+    if not isinstance(content.get("annotations"), list):
         return None
     captioned = any("caption" in a for a in content["annotations"][:100] if isinstance(a, dict))
     return CaptionFile(path, "coco") if captioned else None
@@ -262,6 +270,18 @@ def _coco(content: dict[str, Any]) -> Iterator[Row]:
         yield Row(name or f"image {number}", [t for t in texts if t], licences.get(image.get("license"), ""), rest, problem)
     for image_id, texts in captions.items():
         yield Row(f"image_id {image_id}", texts, problem=f"annotations of image_id {image_id}, which is not under images")
+
+
+def _karpathy(content: dict[str, Any]) -> Iterator[Row]:
+    """Yield the images of Karpathy's splits (dataset_coco.json, dataset_flickr30k.json): each has its sentences."""
+    for number, image in enumerate(content["images"]):
+        fields = image if isinstance(image, dict) else {}
+        name, sentences = _text(fields.get("filename")), fields.get("sentences")
+        texts = [_text(s.get("raw")) for s in sentences if isinstance(s, dict)] if isinstance(sentences, list) else []
+        inner = _text(fields.get("filepath"))
+        rest = {k: v for k, v in fields.items() if k not in ("filename", "filepath", "sentences", "sentids")}
+        problem = "" if name else f"image {number}: no filename"
+        yield Row(f"{inner}/{name}" if inner and name else name or f"image {number}", [t for t in texts if t], "", rest, problem)
 
 
 def _json(path: str) -> Any:

@@ -3,6 +3,7 @@
     csv tsv jsonl json   a file with a header, one row per image or per caption
     token                `file.jpg#k<TAB>caption` (Flickr8k, Flickr30k)
     coco                 COCO captions JSON
+    karpathy             the JSON of Karpathy's splits: images with their sentences
     sidecar              `x.txt` or `x.json` beside `x.jpg`
     classes              one folder per class; the class is the parent folder
     images               pictures alone
@@ -28,7 +29,7 @@ IMAGE_SUFFIXES = frozenset((
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mpo", ".avif", ".heic", ".heif"),
     *(".jp2", ".ppm", ".pgm", ".pbm", ".ico", ".tga"),
 ))  # fmt: skip
-LAYOUTS = ("csv", "tsv", "jsonl", "json", "token", "coco", "sidecar", "classes", "images")
+LAYOUTS = ("csv", "tsv", "jsonl", "json", "token", "coco", "karpathy", "sidecar", "classes", "images")
 _NO_SIDECAR = ("readme", "license", "licence")
 _MANY = 32
 
@@ -170,7 +171,7 @@ def _sniff(root: str, images: str, captions_file: str, image_column: str, captio
         if layout and layout != captions.layout:
             raise UsageError(f"{captions.path} has the layout {captions.layout}", f"--layout {captions.layout}")
         return FolderSet(base, captions.layout, names, captions=captions)
-    if image_column or caption_column or layout in LAYOUTS[:6]:
+    if image_column or caption_column or layout in LAYOUTS[:7]:
         wanted = " and ".join(c for c in (image_column, caption_column) if c) or layout
         raise UsageError(f"no captions file with {wanted} in {root!r}", _heads(root), "--captions-file FILE")
     pictures = [n for n in names if is_image(n)]

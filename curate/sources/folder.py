@@ -1,4 +1,4 @@
-"""A folder of images with captions or classes beside them: CSV, TSV, JSONL, .token, COCO JSON, sidecars, class folders.
+"""A folder of images with captions or classes beside them: CSV, TSV, JSONL, .token, COCO or Karpathy JSON, sidecars, class folders.
 
 A sample's id is its image's path relative to the folder. The layout is sniffed (`shards/folders.py` lists them all).
 Class folders give class names and no captions: those come from templates (`--template 'a photo of a {}'`).
@@ -21,7 +21,7 @@ IMAGES = "inline"
 class Options:
     """How the folder is to be understood, where sniffing does not do."""
 
-    layout: str = option("", "csv | tsv | jsonl | json | token | coco | sidecar | classes | images; sniffed if empty")
+    layout: str = option("", "csv | tsv | jsonl | json | token | coco | karpathy | sidecar | classes | images; sniffed if empty")
     captions_file: str = option("", "the captions file, relative to the folder")
     image_column: str = option("", "the column of a captions file that names the image")
     caption_column: str = option("", "the column of a captions file that holds the caption")

@@ -41,6 +41,14 @@ LAYOUTS = {
     "jsonl": ("c.jsonl", '{"file": "a.jpg", "captions": ["one", "two"]}\n\n{"file": "b.jpg", "captions": "three"}\n'),
     "json": ("c.json", '[{"file": "a.jpg", "text": "one"}, {"file": "a.jpg", "text": "two"}, {"file": "b.jpg", "text": "three"}]'),
     "token": ("r.token", "a.jpg#0\tone\na.jpg#1\ttwo\nb.jpg#0\tthree\n"),
+    "karpathy": (
+        "dataset.json",
+        json.dumps({
+            "images": [{"filename": "a.jpg", "filepath": "images", "split": "train", "sentences": [{"raw": "one"}, {"raw": "two", "tokens": []}]},
+                       {"filename": "b.jpg", "split": "val", "sentences": [{"raw": "three"}, {"raw": ""}, None]}],
+            "dataset": "coco",
+        }),
+    ),
     "coco": (
         "captions.json",
         json.dumps({
