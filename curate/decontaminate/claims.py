@@ -52,7 +52,9 @@ def recall(s: ExcludedSet, spec: Exclude) -> dict[str, dict[str, float]]:
 
 def claims(spec: Exclude, sets: list[ExcludedSet], con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """Return what the build may say about its test sets, for the manifest: what went, and the recall of the search."""
-    hits = dict(con.execute("SELECT number, count(DISTINCT place) FROM contamination GROUP BY number").fetchall())
+    # By the nearest image, which the detail names first; exact copies of such a sample go with it, and count.
+    query = "SELECT split_part(detail, '/', 1), count(*) FROM decided WHERE reason = 'near_test_image' GROUP BY 1"
+    hits = dict(con.execute(query).fetchall())
     return {
         "radius": spec.radius,
         "views": len(VIEWS) if spec.views else 1,
@@ -60,10 +62,10 @@ def claims(spec: Exclude, sets: list[ExcludedSet], con: duckdb.DuckDBPyConnectio
         "sets": [
             {
                 "name": s.name, "digest": s.digest, "images": len(s.names), "unreadable": sum(map(bool, s.status)),
-                "low_information": int((~s.usable).sum()) - sum(map(bool, s.status)), "near_test_image": hits.get(i, 0),
+                "low_information": int((~s.usable).sum()) - sum(map(bool, s.status)), "near_test_image": hits.get(s.name, 0),
                 "planted": len(s.planted), "recall": recall(s, spec),
             }
-            for i, s in enumerate(sets)
+            for s in sets
         ],
     }  # fmt: skip
 

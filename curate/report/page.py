@@ -79,7 +79,7 @@ def _pictures(report: dict[str, Any], examples: list[dict[str, Any]], limits: tu
                 shown["picture"] = ""
     by_survivor = {rows[0]["uid"]: rows for rows in groups.values()}
     largest = [{**group, "rows": by_survivor.get(group["survivor"], [])} for group in report["duplicates"]["largest"]]
-    return {"dropped": dropped, "groups": largest, "kept": kept, "pairs": list(pairs.values())}
+    return {"dropped": dropped, "groups": largest, "kept": kept, "pairs": [pair for pair in pairs.values() if len(pair) == 2]}
 
 
 def _data_uri(content: bytes | None) -> str:
