@@ -110,7 +110,7 @@ def list_input(task: ListTask) -> int:
     with (
         fs.atomic_write(task.target) as file,
         pq.ParquetWriter(file, records_schema(), compression="zstd") as writer,
-        _kept(task.target.removesuffix(".parquet") + ".blob") as keep,
+        appended(task.target.removesuffix(".parquet") + ".blob") as keep,
     ):
         for rows in in_parts(_rows(task, keep)):
             torn = torn or rows[-1]["status"] == "torn_input"
@@ -129,7 +129,7 @@ def _layout(task: ListTask) -> str:
 
 
 @contextlib.contextmanager
-def _kept(path: str) -> Iterator[Callable[[bytes], Pointer]]:
+def appended(path: str) -> Iterator[Callable[[bytes], Pointer]]:
     """Yield a function that appends an image to the file at `path`; without images there is no file."""
     with contextlib.ExitStack() as stack:
         opened: list[IO[bytes]] = []

@@ -6,9 +6,13 @@ versions of the code that fills them), so another recipe, seed or size reuses it
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
+import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +22,9 @@ from curate.captions.clean import Clean
 from curate.config import FILTERS, SOURCES, filter_options
 from curate.filters.base import Facts
 from curate.images import LOW_INFORMATION, VERSION, ImagePolicy, ImageRefusedError, open_image
+from curate.listing import appended
 from curate.recipe import Recipe, SourceSpec, content_of
+from curate.sources.base import Pointer
 from curate.table import POINTER, measured_schema, table_sha256
 from shards.core import fs, registry
 from shards.core.config import digest
@@ -49,6 +55,7 @@ class MeasureTask:
     filters: tuple[dict[str, Any], ...]
     folder: str
     order: int
+    patience: float = 120.0  # seconds that one sample may take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +119,7 @@ def measure(recipe: Recipe, listed: list[tuple[SourceSpec, list[str]]], work: st
     total = sum(t.stop - t.start for t in tasks)
     parts: dict[int, list[Part]] = {}
     with Progress("measure", total) as progress:
-        for outcome in map_unordered(
-            measure_part, tasks, workers=min(workers, max(1, len(tasks))), engine=engine, split=halves, timeout=1800
-        ):
+        for outcome in map_unordered(measure_part, tasks, workers=min(workers, max(1, len(tasks))), engine=engine, split=pieces):
             task = outcome.spec
             part = outcome.result if isinstance(outcome, Done) else quarantine(task, outcome.reason)
             parts.setdefault(task.order, []).append(part)
@@ -138,12 +143,11 @@ def _tasks(recipe: Recipe, listed: list[tuple[SourceSpec, list[str]]], folder: s
                     order += 1
 
 
-def halves(task: MeasureTask) -> list[MeasureTask]:
-    """Divide a task whose worker died; a single row is not divided."""
-    if task.stop - task.start < 2:
-        return []
-    middle = (task.start + task.stop) // 2
-    return [dataclasses.replace(task, stop=middle), dataclasses.replace(task, start=middle)]
+def pieces(task: MeasureTask) -> list[MeasureTask]:
+    """Divide a task whose worker died into up to eight; a single row is not divided. Few levels: a hang costs its patience at each."""
+    rows = task.stop - task.start
+    cuts = [task.start + rows * i // min(8, rows) for i in range(min(8, rows) + 1)]
+    return [dataclasses.replace(task, start=a, stop=b) for a, b in itertools.pairwise(cuts)] if rows > 1 else []
 
 
 def measure_part(task: MeasureTask, killed: str = "") -> Part:
@@ -163,10 +167,9 @@ def measure_part(task: MeasureTask, killed: str = "") -> Part:
         with fs.open_read(stem + ".parquet") as file:
             found = pq.ParquetFile(file)
             return Part(order, stem + ".parquet", (found.schema_arrow.metadata or {})[DIGEST_KEY].decode(), found.metadata.num_rows)
-    measured = _Measurer(task, stem + ".blob", killed)
-    rows = [row for record in records.to_pylist() for row in measured.rows(record)]
-    if measured.blob:
-        fs.write_bytes(stem + ".blob", bytes(measured.blob))
+    with appended(stem + ".blob") as keep, _watch(task.patience) as watch:
+        measured = _Measurer(task, keep, killed)
+        rows = [row for record in records.to_pylist() if watch() for row in measured.rows(record)]
     schema = measured_schema((*native_columns(task.spec.reader), *filter_columns(task.filters)))
     table = pa.Table.from_pylist(rows, schema=schema)
     found_digest = table_sha256(table.drop_columns([name for name, _ in POINTER]))
@@ -177,23 +180,43 @@ def measure_part(task: MeasureTask, killed: str = "") -> Part:
 
 def describe(task: MeasureTask, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield the measured rows of records as far as their words go; no image is opened."""
-    measured = _Measurer(task, "", "unopened")
+    measured = _Measurer(task, None, "unopened")
     for record in records:
         for row in measured.rows(record):
             yield row | {"status": record["status"], "detail": record["detail"]}
 
 
+@contextlib.contextmanager
+def _watch(seconds: float) -> Iterator[Callable[[], bool]]:
+    """Yield a function to be called before each sample; a worker that does not call it again within `seconds` is ended by SIGALRM.
+
+    A decoder that hangs is inside a library, where nothing but a signal reaches it. Only workers are ended so.
+    """
+    worker = multiprocessing.parent_process() is not None
+
+    def watch() -> bool:
+        if worker:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+        return True
+
+    try:
+        yield watch
+    finally:
+        if worker:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def quarantine(task: MeasureTask, reason: str) -> Part:
     """Write down the one sample that killed its worker, without opening it again."""
-    return measure_part(task, killed=reason)
+    hung = reason.endswith(signal.SIGALRM.name)
+    return measure_part(task, killed=f"took longer than {task.patience:g} s" if hung else reason)
 
 
 class _Measurer:
-    """Turns records into measured rows; encoded images gather in `blob`."""
+    """Turns records into measured rows; `keep` stores an encoded image and says where it lies."""
 
-    def __init__(self, task: MeasureTask, blob_path: str, killed: str) -> None:
-        self.task, self.blob_path, self.killed = task, blob_path, killed
-        self.blob = bytearray()
+    def __init__(self, task: MeasureTask, keep: Callable[[bytes], Pointer] | None, killed: str) -> None:
+        self.task, self.keep, self.killed = task, keep, killed
         self.clean = clean.cleaner(task.clean if isinstance(task.clean, Clean) else Clean() if task.clean else None)
         self.native = [(name, name.partition(".")[2]) for name, _ in native_columns(task.spec.reader)]
         self.filters: list[tuple[str, tuple[tuple[str, str], ...], Callable[[Facts], tuple[Any, ...]]]] = []
@@ -277,8 +300,8 @@ class _Measurer:
         except ImageRefusedError as refused:
             return row | {"status": refused.reason, "detail": refused.detail}, content
         if opened.encoded is not None:
-            row |= {"path": self.blob_path, "offset": len(self.blob), "size": len(opened.encoded)}
-            self.blob += opened.encoded
+            assert self.keep is not None
+            row |= vars(self.keep(opened.encoded))
         same = opened.encoded is None
         row["sha256"] = row["original_sha256"] if same else hashlib.sha256(opened.encoded or b"").hexdigest()
         row |= {"bytes": row["size"], "xxh3": xxhash.xxh3_64_intdigest(opened.encoded or content)}

@@ -6,7 +6,6 @@ import ctypes
 import os
 import resource
 import signal
-import time
 
 from curate.measure import MeasureTask, Part, measure_part
 
@@ -38,11 +37,4 @@ def measure_or_starve(task: MeasureTask) -> Part:
         hoard = []
         while True:
             hoard.append(bytearray(2**20))
-    return measure_part(task)
-
-
-def measure_or_hang(task: MeasureTask) -> Part:
-    """Measure, but never come back."""
-    while _poisonous(task):
-        time.sleep(60)
     return measure_part(task)

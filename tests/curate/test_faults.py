@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -213,37 +214,50 @@ def test_a_disk_that_is_really_full(captioned: Captioned, tmp_path: Path) -> Non
         subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.parametrize(
-    ("poison", "timeout", "why"),
-    [
-        ("measure_or_die", None, f"worker killed by {signal.SIGKILL.name}"),
-        ("measure_or_crash", None, f"worker killed by {signal.SIGSEGV.name}"),
-        ("measure_or_starve", None, "worker ran out of memory"),
-        pytest.param("measure_or_hang", 3.0, "ran out of time", marks=pytest.mark.slow),
-    ],
-)
-def test_a_poisonous_sample_is_quarantined_and_the_rest_survives(
-    tmp_path: Path, captioned: Captioned, poison: str, timeout: float | None, why: str
-) -> None:
-    import poison as poisons
-
+def measured_rows(tmp_path: Path, folder: Path, fn: Any, **changes: Any) -> list[dict[str, Any]]:
+    """Run the measure pass over a folder in workers, by another function or tasks that differ, and return its rows."""
     from curate.config import BuildConfig, resolve
     from curate.listing import list_records
-    from curate.measure import Part, _tasks, halves, quarantine
+    from curate.measure import _tasks, pieces, quarantine
     from shards.core.engine import Done, map_unordered
 
-    folder = captioned(PAIRS)
     recipe = resolve(BuildConfig(source="folder", input=str(folder), samples="all"))
     files, _ = list_records(recipe, recipe.sources[0], str(tmp_path / "work"), 1, "inline")
     (tmp_path / "work" / "measured").mkdir()
-    tasks = list(_tasks(recipe, [(recipe.sources[0], files)], str(tmp_path / "work" / "measured")))
-    parts: list[Part] = []
-    for outcome in map_unordered(getattr(poisons, poison), tasks, split=halves, timeout=timeout):
-        parts.append(outcome.result if isinstance(outcome, Done) else quarantine(outcome.spec, outcome.reason))
-    rows = [row for part in parts for row in pq.read_table(part.path).to_pylist()]
-    assert sorted(r["source_id"] for r in rows) == sorted(name for name, _, _ in PAIRS)
-    killed = [r for r in rows if r["status"]]
-    assert [(r["source_id"], r["status"], r["detail"]) for r in killed] == [("7.jpg", "worker_killed", why)]
+    tasks = [dataclasses.replace(t, **changes) for t in _tasks(recipe, [(recipe.sources[0], files)], str(tmp_path / "work" / "measured"))]
+    found = []
+    for outcome in map_unordered(fn, tasks, split=pieces):
+        part = outcome.result if isinstance(outcome, Done) else quarantine(outcome.spec, outcome.reason)
+        found += pq.read_table(part.path).to_pylist()
+    assert sorted(r["source_id"] for r in found) == sorted(name for name, _, _ in PAIRS)
+    return [r for r in found if r["status"]]
+
+
+@pytest.mark.parametrize(
+    ("poison", "why"),
+    [
+        ("measure_or_die", f"worker killed by {signal.SIGKILL.name}"),
+        ("measure_or_crash", f"worker killed by {signal.SIGSEGV.name}"),
+        ("measure_or_starve", "worker ran out of memory"),
+    ],
+)
+def test_a_poisonous_sample_is_quarantined_and_the_rest_survives(tmp_path: Path, captioned: Captioned, poison: str, why: str) -> None:
+    import poison as poisons
+
+    refused = measured_rows(tmp_path, captioned(PAIRS), getattr(poisons, poison))
+    assert [(r["source_id"], r["status"], r["detail"]) for r in refused] == [("7.jpg", "worker_killed", why)]
+
+
+@pytest.mark.slow
+def test_a_sample_that_hangs_is_quarantined_and_the_rest_survives(tmp_path: Path, captioned: Captioned) -> None:
+    """Opening a named pipe that nobody writes to never returns."""
+    from curate.measure import measure_part
+
+    folder = captioned(PAIRS)
+    (folder / "7.jpg").unlink()
+    os.mkfifo(folder / "7.jpg")
+    refused = measured_rows(tmp_path, folder, measure_part, patience=3.0)
+    assert [(r["source_id"], r["status"], r["detail"]) for r in refused] == [("7.jpg", "worker_killed", "took longer than 3 s")]
 
 
 def test_a_run_error_says_three_things() -> None:
