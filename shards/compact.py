@@ -16,8 +16,9 @@ from shards.core.config import option
 from shards.core.console import emit
 from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError
-from shards.manifest import ASIDE, NAME, Manifest, read_manifest
+from shards.manifest import ASIDE, NAME, Manifest, ShardEntry, read_manifest
 from shards.remove import start_curate
+from shards.tombstones import Rewritten
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,19 @@ def _write_aside(manifest: Manifest, aside: str, workers: int, engine: str) -> N
     tasks = [CopyTask((piece(manifest, e),), aside, e.path.removesuffix(".tar")) for e in touched]
     fs.make_dirs(aside)
     new = dict(zip((e.path for e in touched), copy_shards(tasks, workers, engine), strict=True))
+    steps = [_step(manifest, e, new.get(e.path)) for e in manifest.shards if e.use is not None]
+    tombstones.write_rewritten(aside, [*tombstones.read_rewritten(manifest.folder), *steps])
     shards = tuple(new.get(e.path, e) for e in manifest.shards if e.used)
     dataclasses.replace(manifest, shards=shards, bytes=sum(e.bytes for e in shards)).save(aside)
+
+
+def _step(manifest: Manifest, entry: ShardEntry, now: ShardEntry | None) -> Rewritten:
+    """Return what becomes of a tar; `now` is None where no sample of it is left."""
+    sources = {at: source for at, _, source in tombstones.read(manifest.folder).get(entry.name, ())}
+    used = set(entry.positions().tolist())
+    gone = [at for at in range(entry.samples) if at not in used]
+    facts = {} if now is None else {n: getattr(now, n) for n in ("bytes", "sha256", "index_sha256", "sidecar_sha256")}
+    return Rewritten(entry.name, entry.sha256, tuple(gone), tuple(sources.get(at, "") for at in gone), now.samples if now else 0, **facts)
 
 
 def _take_over(folder: str, aside: str) -> int:
@@ -87,8 +99,9 @@ def _take_over(folder: str, aside: str) -> int:
         for layer in layers.read_layers(folder):
             name = fs.join(layers.FOLDER, layer, entry.path.removesuffix(".tar") + ".parquet")
             _replace(aside, folder, name, gone=entry.path not in now)
-    # The tombstones name positions in the old tars: they go before the manifest, which until then names them by `use`.
+    # Tombstones name positions in the old tars, what was rewritten leads from old manifests to the new tars: one after the other.
     tombstones.write(folder, {})
+    _replace(aside, folder, tombstones.COMPACTED, gone=False)
     dataclasses.replace(new, folder=folder).save(folder)
     fs.remove(aside)
     return len(touched)

@@ -156,18 +156,17 @@ def read_manifest(path: str, *, removed: bool = False) -> Manifest:
     if values.get("format_version") != FORMAT_VERSION:
         raise UsageError(f"{file}: format version {values.get('format_version')}", str(FORMAT_VERSION))
     folder = file.rpartition("/")[0] or "."
-    manifest = load(Manifest, {**values, "folder": folder}, "")
+    manifest = _followed(load(Manifest, {**values, "folder": folder}, ""))
     return manifest if removed else without_removed(manifest)
 
 
 def without_removed(manifest: Manifest) -> Manifest:
     """Return the manifest without the samples that have a tombstone; its counts follow."""
-    import numpy as np
-
-    folders = {manifest.folder_of(e) for e in manifest.shards}
-    stones = {f: found for f in folders if (found := tombstones.read(f))}
+    stones = {f: found for f in {manifest.folder_of(e) for e in manifest.shards} if (found := tombstones.read(f))}
     if not stones:
         return manifest
+    import numpy as np
+
     shards, lost = [], Counter[str]()
     for entry in manifest.shards:
         source_at = {at: source for at, _, source in stones.get(manifest.folder_of(entry), {}).get(entry.name, ())}
@@ -178,6 +177,37 @@ def without_removed(manifest: Manifest) -> Manifest:
             entry = dataclasses.replace(entry.cut(positions[~gone]), index=entry.index)
         shards.append(entry)
     return without(dataclasses.replace(manifest, shards=tuple(shards)), lost, "removed")
+
+
+def _followed(manifest: Manifest) -> Manifest:
+    """Return the manifest over tars as they are now, where some were rewritten after it was made."""
+    rewritten = {f: found for f in {manifest.folder_of(e) for e in manifest.shards} if (found := tombstones.read_rewritten(f))}
+    if not rewritten:
+        return manifest
+    shards, lost = [], Counter[str]()
+    for entry in manifest.shards:
+        for step in rewritten.get(manifest.folder_of(entry), ()):
+            if (step.tar, step.was) == (entry.name, entry.sha256):
+                entry, sources = _after(entry, step)
+                lost += sources
+        if entry.samples:
+            shards.append(entry)
+    if shards == list(manifest.shards):
+        return manifest
+    changed = dataclasses.replace(manifest, shards=tuple(shards), bytes=sum(e.bytes for e in shards))
+    return without(changed, lost, "removed")
+
+
+def _after(entry: ShardEntry, step: tombstones.Rewritten) -> tuple[ShardEntry, Counter[str]]:
+    """Return an entry over a tar that was rewritten, and the sources of the samples that went from it."""
+    import numpy as np
+
+    positions, gone = entry.positions(), np.array(step.gone, np.int64)
+    lost = np.isin(gone, positions)
+    left = positions[~np.isin(positions, gone)]
+    names = ("samples", "bytes", "sha256", "index_sha256", "sidecar_sha256")
+    now = dataclasses.replace(entry, use=None, index=None, **{name: getattr(step, name) for name in names})
+    return now.cut(left - np.searchsorted(gone, left)), Counter(step.sources[i] for i in np.flatnonzero(lost).tolist())
 
 
 def without(manifest: Manifest, lost: Counter[str], reason: str) -> Manifest:

@@ -1,19 +1,40 @@
-"""Tombstones: samples taken down from the tars of a folder, before their bytes are gone.
+"""Tombstones: samples taken down from the tars of a folder, before and after their bytes are gone.
 
 `tombstones.json` lies beside the tars, {tar name: [[position in the tar, uid, source], …]}. Whoever reads a manifest
 over these tars, the build's own or a subset's elsewhere, no longer sees those samples: writing that one file is the
-take-down. `shards compact` rewrites the tars and ends it.
+take-down. `shards compact` rewrites the tars; `compacted.json` then says what each of them was before, so that subsets made
+over the old ones still find their samples.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from shards.core import fs
+from shards.core.config import dump, load, option
 from shards.core.errors import RunError
 
-NAME = "tombstones.json"
+NAME, COMPACTED = "tombstones.json", "compacted.json"
 Stone = tuple[int, str, str]
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A tar that was rewritten: its sha256 then, the rising positions that went with their sources, and what it is now.
+
+    `samples` is 0 where no sample was left; then there is no tar any more.
+    """
+
+    tar: str = option()
+    was: str = option()
+    gone: tuple[int, ...] = option()
+    sources: tuple[str, ...] = option()
+    samples: int = option()
+    bytes: int = option(0)
+    sha256: str = option("")
+    index_sha256: str = option("")
+    sidecar_sha256: str = option("")
 
 
 def read(folder: str) -> dict[str, list[Stone]]:
@@ -41,3 +62,19 @@ def write(folder: str, stones: dict[str, list[Stone]]) -> None:
         fs.write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
     else:
         fs.remove(path)
+
+
+def read_rewritten(folder: str) -> list[Rewritten]:
+    """Return what became of the tars of a folder, in the order in which it happened.
+
+    Raises:
+        UsageError: the file is not ours.
+    """
+    path = fs.join(folder, COMPACTED)
+    return [load(Rewritten, row, COMPACTED) for row in json.loads(fs.read_text(path))] if fs.exists(path) else []
+
+
+def write_rewritten(folder: str, rows: list[Rewritten]) -> None:
+    """Write what became of the tars of a folder."""
+    lines = ",\n".join(json.dumps(dump(row), ensure_ascii=False) for row in rows)
+    fs.write_text(fs.join(folder, COMPACTED), f"[\n{lines}\n]\n")

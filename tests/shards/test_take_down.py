@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def test_after_compacting_no_file_has_the_bytes_and_the_rest_is_untouched(make_s
     assert list(read_samples(read_manifest(folder))) == left
     assert hashlib.sha256(Path(folder, "00002.tar").read_bytes()).hexdigest() == other
     assert sorted(p.name for p in Path(folder).iterdir()) == sorted(
-        [*(f"{n}.{e}" for n in ("00000", "00002") for e in ("tar", "idx", "parquet")), "manifest.json", "sizes.json"]
+        [*(f"{n}.{e}" for n in ("00000", "00002") for e in ("tar", "idx", "parquet")), "compacted.json", "manifest.json", "sizes.json"]
     )
     assert _problems(folder) == []
     assert compact(folder) == 0
@@ -115,14 +116,28 @@ def test_a_compacted_shard_is_what_the_same_samples_would_have_made(make_shards,
     assert [s.row["rank"] for s in read_samples(read_manifest(folder), [], ["rank"])] == [s.row["rank"] for s in left]
 
 
-def test_an_old_subset_of_a_compacted_build_says_so(make_shards, tmp_path):
-    folder, sub = make_shards(20), str(tmp_path / "sub")
-    assert cli.main(["subset", folder, "--samples", "12", "--output", sub]) == 0
-    _remove(folder, [_keys(folder)[0]])
-    compact(folder)
-    with pytest.raises(RunError, match="7 samples") as error:
-        _keys(sub)
-    assert "made anew by shards subset" in error.value.advice
+def test_old_subsets_follow_their_build_through_any_number_of_compactions(make_shards, tmp_path):
+    """Naive twin: the keys of each subset as it was made, without those taken down so far."""
+    folder, rng = make_shards(40), random.Random(3)
+    keys, subs = _keys(folder), {}
+    for name, flags in {"a": ["--samples", "21"], "b": ["--window", "5:39"], "c": ["--where", "contains(caption, 'e')"]}.items():
+        assert cli.main(["subset", folder, *flags, "--output", str(tmp_path / name)]) == 0
+        subs[name] = _keys(tmp_path / name)
+    gone: set[str] = set()
+    for wave in (rng.sample(keys, 5), keys[8:16], rng.sample(keys[20:], 4)):
+        gone |= set(wave)
+        _remove(folder, wave)
+        for compacted in (False, True):
+            assert compact(folder) > 0 if compacted else True
+            assert _keys(folder) == [k for k in keys if k not in gone]
+            for name, expected in subs.items():
+                manifest = read_manifest(str(tmp_path / name))
+                assert _keys(tmp_path / name) == [k for k in expected if k not in gone] == list(uids_of(manifest))
+                assert manifest.samples == manifest.sources["drawn"]["kept"] == sum(e.used for e in manifest.shards)
+    later = str(tmp_path / "later")
+    assert cli.main(["subset", str(tmp_path / "b"), "--samples", "9", "--output", later]) == 0
+    assert _keys(later) == [k for k in subs["b"] if k not in gone][:9]
+    assert _problems(later) == []
 
 
 KILLED = """
