@@ -130,6 +130,7 @@ class Recipe:
         values = dump(self)
         for source in values["sources"]:
             del source["input"], source["images"]
+            source["options"] = content_of(source["options"])
         if values["embed"]:
             del values["embed"]["batch"], values["embed"]["device"]
         del values["exclude"]["sets"]

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native import records
 
+from curate.recipe import Recipe, SourceSpec
 from curate.sources import _yfcc, yfcc
 from curate.sources._yfcc import FIELDS
 from curate.sources.base import Input, Record
@@ -148,6 +149,17 @@ def test_an_id_list_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert [r.source_id for r in records(yfcc, path, ids=str(plain))] == ["48431", "9731335"]
     assert [r.source_id for r in records(yfcc, write_sqlite(tmp_path, [ONE, TWO]), ids=str(subset))] == ["9731335"]
     assert yfcc.beside(Input(str(path), "x"), yfcc.Options(ids=str(plain))) == [str(plain)]
+
+
+def test_of_an_id_list_its_content_counts(tmp_path: Path) -> None:
+    """Equal recipes on two machines are equal, wherever the list lies there; another list makes another recipe."""
+
+    def digest(ids: Path) -> str:
+        return Recipe((SourceSpec("yfcc", "x", options={"ids": str(ids)}),)).digest
+
+    here, there = write(tmp_path, "1\n2\n", "ids.txt"), write(tmp_path, "1\n2\n", "other name.txt")
+    assert digest(here) == digest(there)
+    assert digest(here) != digest(write(tmp_path, "1\n", "fewer.txt"))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
