@@ -17,7 +17,7 @@ _ADDRESS = (
 )
 # Between brackets it takes the brackets along.
 _URL = re.compile(rf"[(\[<]\s*{_ADDRESS}\s*[)\]>]|{_ADDRESS}", re.IGNORECASE)
-_NAME = r"(?<![\w.@/])@\w{1,99}(?:\.\w{1,99})*"
+_NAME = r"(?<![\w.@/])(?:@\w{1,99}(?:\.\w{1,99})*)+"
 _HANDLE = re.compile(_NAME)
 _HANDLE_ALONE = re.compile(rf"[(\[]\s*{_NAME}\s*[)\]]|{_NAME}")
 _BRACKET = re.compile(r"[\[\]()]")

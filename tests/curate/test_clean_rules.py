@@ -44,6 +44,7 @@ def test_addresses_go(raw: str, cleaned: str) -> None:
         ("an egg via @paper_kawaii.", "an egg via <usr>.", "an egg via ."),
         ("(@me.and.you) @ the beach", "(<usr>) @ the beach", "@ the beach"),
         ("me@x.org and a@b", "me@x.org and a@b", "me@x.org and a@b"),
+        ("by @a@b.c@d", "by <usr>", "by"),
         ("@東京 shot", "<usr> shot", "shot"),
     ],
 )
