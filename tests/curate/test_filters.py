@@ -29,7 +29,9 @@ def decide(module: ModuleType, rows: list[Facts], **options: Any) -> list[tuple[
     measure, name = module.measurer(chosen), module.__name__.rpartition(".")[2]
     con = duckdb.connect()
     columns = {"original_width": "INTEGER", "original_height": "INTEGER"}
-    columns |= {f"{name}.{c}": {"int32": "INTEGER", "string": "VARCHAR", "double": "DOUBLE", "int64": "BIGINT"}[kind] for c, kind in module.COLUMNS}
+    columns |= {
+        f"{name}.{c}": {"int32": "INTEGER", "string": "VARCHAR", "double": "DOUBLE", "int64": "BIGINT"}[kind] for c, kind in module.COLUMNS
+    }
     spelt = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
     con.execute(f"CREATE TABLE t (i INTEGER, {spelt})")
     for i, row in enumerate(rows):
