@@ -13,6 +13,7 @@ from shards.core import recipes, registry
 from shards.core.config import dump, load, option
 from shards.core.errors import UsageError
 
+MAX_RADIUS = 16
 FILTERS, SOURCES = "curate.filters", "curate.sources"
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -246,6 +247,7 @@ def check(recipe: Recipe) -> Recipe:
     filters = tuple({"name": f["name"], **dump(filter_options(f))} for f in recipe.filters)
     if not 0.0 <= recipe.holdout < 1.0:
         raise UsageError(f"holdout: found {recipe.holdout}", "a share from 0 to below 1")
+    _check_distances(recipe)
     _check_model(recipe)
     if recipe.image_policy.mode not in ("keep_ratio_largest", "keep_ratio", "center_crop"):
         raise UsageError(f"image.mode: found {recipe.image_policy.mode!r}", "keep_ratio_largest, keep_ratio, center_crop")
@@ -263,6 +265,18 @@ def check(recipe: Recipe) -> Recipe:
     if isinstance(samples, int) and samples < 1:
         raise UsageError(f"samples: found {samples}", "at least 1, or all")
     return dataclasses.replace(recipe, sources=tuple(sources), filters=filters, samples=samples)
+
+
+def _check_distances(recipe: Recipe) -> None:
+    """Refuse distances that mean nothing: unlike pictures are some 32 bits, and a cosine distance of 1, apart."""
+    radii = {"dedup.near.radius": recipe.dedup.near.radius if recipe.dedup.near else 0, "exclude.radius": recipe.exclude.radius}
+    for what, radius in radii.items():
+        if not 0 <= radius <= MAX_RADIUS:
+            raise UsageError(f"{what}: found {radius}", f"0 to {MAX_RADIUS} of 64 bits", "4 is safe at any size")
+    semantic = recipe.dedup.semantic.epsilon if recipe.dedup.semantic else 0.0
+    for what, distance in {"dedup.semantic.epsilon": semantic, "exclude.embedding": recipe.exclude.embedding or 0.0}.items():
+        if not 0 <= distance < 1:
+            raise UsageError(f"{what}: found {distance}", "a cosine distance from 0 to below 1")
 
 
 def _check_model(recipe: Recipe) -> None:

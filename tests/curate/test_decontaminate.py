@@ -313,6 +313,18 @@ def test_a_test_set_that_is_not_there_is_named(contaminated: Any, build: Build) 
     assert f"{tests}-2" in err
 
 
+@pytest.mark.parametrize(("key", "value"), [("radius", -1), ("radius", 33), ("embedding", 1.5)])
+def test_a_distance_that_means_nothing_is_refused(contaminated: Any, build: Build, tmp_path: Path, key: str, value: float) -> None:
+    photos, tests, _ = contaminated
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps({
+        "sources": [{"reader": "folder", "input": str(photos)}], "samples": "all", "exclude": {"sets": [str(tests)], key: value},
+    }))  # fmt: skip
+    code, _, err = build("--config", recipe)
+    assert code == 2
+    assert f"exclude.{key}: found {value}" in err
+
+
 def test_a_dry_run_lists_the_test_sets_and_those_that_are_missing(contaminated: Any, capsys: pytest.CaptureFixture[str]) -> None:
     from curate.cli import main
 

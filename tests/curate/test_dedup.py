@@ -74,7 +74,7 @@ def test_the_join_finds_each_pair_of_brute_force_once(radius: int, k: int) -> No
 
 
 @pytest.mark.parametrize("k", [1, 2])
-@pytest.mark.parametrize("radius", [1, 4, 7])
+@pytest.mark.parametrize("radius", [0, 1, 4, 7])
 def test_the_join_of_two_sets_finds_each_pair_of_brute_force_once(radius: int, k: int) -> None:
     hashes = clustered(3000, radius)
     a, b = hashes[:2200], hashes[2200:]  # with ties, on either side and across
@@ -82,7 +82,7 @@ def test_the_join_of_two_sets_finds_each_pair_of_brute_force_once(radius: int, k
     with ThreadPoolExecutor(2) as pool:
         pairs = np.concatenate(join(left, right, radius, pool, 2, k))
     expected = brute_pairs(a, b, radius)
-    assert len(expected) > 50
+    assert len(expected) > 10
     assert len(pairs) == len(expected)
     assert {(int(pair) & 0xFFFFFFFF, int(pair) >> 32) for pair in pairs} == expected
 
