@@ -105,7 +105,7 @@ def _sniff(path: str, options: Options) -> tuple[Table, dict[str, str]]:
 
 def _record(values: dict[str, Any], row: int, name: str) -> Record:
     url, text, caption = (storable(values.pop(role)) for role in ("url", "text", "caption"))
-    url, licence = url.strip(), storable(values.pop("license", ""))
+    url, licence = url.strip(), storable(values.pop("license", "")).strip()
     uid = storable(values["uid"]).lower() if "uid" in values else None
     values.pop("uid", None)
     problem = "" if _URL.match(url) else f"no URL: {url[:80]!r}"
@@ -117,4 +117,4 @@ def _record(values: dict[str, Any], row: int, name: str) -> Record:
     kinds = dict(COLUMNS) | dict.fromkeys(("width", "height", "original_width", "original_height"), "int32")
     extras = {k: fitted(v, kinds[k]) if k in kinds else v for k, v in values.items()}
     kept = {k: v for k, v in extras.items() if v is not None}
-    return Record(uid or f"{url}\n{text}", (caption,), row, (url,), licence=licence.strip("?"), meta=meta_json(kept))
+    return Record(uid or f"{url}\n{text}", (caption,), row, (url,), licence="" if licence == "?" else licence, meta=meta_json(kept))
