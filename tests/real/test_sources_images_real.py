@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import json
 import tarfile
 from collections import Counter
@@ -12,11 +13,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from curate.cli import main
-from curate.sources import folder, huggingface, imagenet_captions, imagenet_templates, webdataset, wit
+from curate.sources import _wit, folder, huggingface, imagenet_captions, imagenet_templates, webdataset, wit
 from curate.sources.base import Record
 from shards.core.errors import UsageError
 from shards.manifest import read_manifest
@@ -218,3 +220,55 @@ def test_folders_state_their_layout(realdata: Path, name: str, layout: str) -> N
     (one,) = folder.inputs(str(realdata / name), options)
     count = sum(1 for p in (realdata / name).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     assert folder.layout(one, options) == layout.format(count)
+
+
+def test_hostile_captions_come_back(realdata: Path, tmp_path: Path) -> None:
+    """The big list of naughty strings as captions, through every container of this kind."""
+    listed = json.loads((realdata / "text/naughty_strings.json").read_text("utf-8"))
+    naughty = [s for s in listed if s.strip() and not s.startswith("\ufeff")]  # a mark at the start of a file is no text
+    picture = next((realdata / "classification/imagenet-sample").iterdir()).read_bytes()
+    root = tmp_path / "train/n03146219"
+    root.mkdir(parents=True)
+    names = [f"n03146219_{i}.JPEG" for i in range(len(naughty))]
+    for name in names:
+        (root / name).write_bytes(picture)
+
+    with (tmp_path / "wit.tsv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(_wit.COLUMNS)
+        for i, text in enumerate(naughty):
+            cells = {"language": "en", "page_url": f"https://en.wikipedia.org/wiki/{i}", "image_url": f"https://h.example/{i}.jpg"}
+            writer.writerow([(cells | {"caption_reference_description": text}).get(name, "") for name in _wit.COLUMNS])
+    assert [r.captions for r in records(wit, tmp_path / "wit.tsv", caption_fields=("reference",))] == [(text,) for text in naughty]
+
+    rows = [{"filename": n, "wnid": "n03146219", "title": t, "description": "", "tags": []} for n, t in zip(names, naughty, strict=True)]
+    (tmp_path / "captions.json").write_text(json.dumps(rows))
+    found = records(imagenet_captions, tmp_path / "captions.json", images=str(tmp_path / "train"))
+    assert [(r.captions, r.status) for r in found] == [((text,), "") for text in naughty]
+
+    table = pa.table({"image": [picture] * len(naughty), "caption": naughty})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert [r.captions for r in records(huggingface, tmp_path / "t.parquet")] == [(text,) for text in naughty]
+
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for i, text in enumerate(naughty):
+            for ext, content in (("jpg", picture), ("txt", text.encode())):
+                info = tarfile.TarInfo(f"{i}.{ext}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    assert [r.captions for r in records(webdataset, tmp_path / "t.tar")] == [(text,) for text in naughty]
+
+    for name, text in (("captions.csv", _csv(names, naughty)), ("captions.jsonl", _jsonl(names, naughty))):
+        (tmp_path / name).write_bytes(text.encode())
+        items = records(folder, tmp_path / name)
+        assert {r.source_id: r.captions for r in items} == {f"train/n03146219/{n}": (t,) for n, t in zip(names, naughty, strict=True)}
+
+
+def _csv(names: list[str], texts: list[str]) -> str:
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows([("image", "caption"), *zip(names, texts, strict=True)])
+    return out.getvalue()
+
+
+def _jsonl(names: list[str], texts: list[str]) -> str:
+    return "".join(json.dumps({"image": n, "caption": t}) + "\n" for n, t in zip(names, texts, strict=True))
