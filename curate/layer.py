@@ -185,7 +185,7 @@ def _check(config: LayerConfig, manifest: Manifest) -> None:
         raise UsageError(f"no file at {config.file!r}")
     if not config.file.lower().endswith(_KINDS):
         raise UsageError(f"{config.file}: of which kind?", ", ".join(_KINDS))
-    if any("/" in entry.path for entry in manifest.shards):
+    if not all(entry.own for entry in manifest.shards):
         raise UsageError(f"the tars of {config.build!r} lie in other folders", "the build that owns them; its subsets see its layers")
     with Shard(manifest, manifest.shards[0]) as shard:
         taken = {c.partition(".")[0] for c in shard.sidecar().column_names if "." in c}

@@ -56,12 +56,10 @@ def compact(folder: str, *, workers: int = 1, engine: str = "inline") -> int:
     aside = fs.join(folder, ASIDE)
     if not fs.exists(fs.join(aside, NAME)):
         manifest = read_manifest(folder)
-        if any("/" in e.path for e in manifest.shards):
-            raise UsageError(
-                f"{folder!r} uses tars of other folders", "the build that owns its tars", "shards subset --materialize copies them"
-            )
-        if all(e.use is None for e in manifest.shards):
-            tombstones.write(folder, {})
+        if not any(e.own for e in manifest.shards):
+            advice = "shards subset --materialize copies what a subset uses"
+            raise UsageError(f"{folder!r} uses tars of other folders alone", "the build that owns its tars", advice)
+        if not any(e.own and e.use is not None for e in manifest.shards):
             return 0
         _write_aside(manifest, aside, workers, engine)
     return _take_over(folder, aside)
@@ -69,11 +67,11 @@ def compact(folder: str, *, workers: int = 1, engine: str = "inline") -> int:
 
 def _write_aside(manifest: Manifest, aside: str, workers: int, engine: str) -> None:
     """Write the touched shards anew into a folder of their own, and last the manifest of the whole."""
-    touched = [e for e in manifest.shards if e.use is not None and e.used]
+    touched = [e for e in manifest.shards if e.own and e.use is not None and e.used]
     tasks = [CopyTask((piece(manifest, e),), aside, e.path.removesuffix(".tar")) for e in touched]
     fs.make_dirs(aside)
     new = dict(zip((e.path for e in touched), copy_shards(tasks, workers, engine), strict=True))
-    steps = [_step(manifest, e, new.get(e.path)) for e in manifest.shards if e.use is not None]
+    steps = [_step(manifest, e, new.get(e.path)) for e in manifest.shards if e.own and e.use is not None]
     tombstones.write_rewritten(aside, [*tombstones.read_rewritten(manifest.folder), *steps])
     shards = tuple(new.get(e.path, e) for e in manifest.shards if e.used)
     dataclasses.replace(manifest, shards=shards, bytes=sum(e.bytes for e in shards)).save(aside)
@@ -92,7 +90,7 @@ def _take_over(folder: str, aside: str) -> int:
     """Put the new files in the place of the old ones; safe to be repeated."""
     new, old = read_manifest(aside), read_manifest(folder, removed=True)
     now = {e.path: e for e in new.shards}
-    touched = [e for e in old.shards if e.path not in now or now[e.path] != e]
+    touched = [e for e in old.shards if e.own and (e.path not in now or now[e.path] != e)]
     for entry in touched:
         for suffix in (".tar", ".idx", ".parquet"):
             _replace(aside, folder, entry.path.removesuffix(".tar") + suffix, gone=entry.path not in now)

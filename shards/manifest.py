@@ -52,6 +52,11 @@ class ShardEntry:
         return sum(stop - start for start, stop in self.ranges)
 
     @property
+    def own(self) -> bool:
+        """Whether the tar lies in the manifest's folder itself, and not in another set's."""
+        return "/" not in self.path
+
+    @property
     def name(self) -> str:
         """The tar's name without its folder."""
         return self.path.rpartition("/")[2]

@@ -59,6 +59,8 @@ def run(config: RemoveConfig) -> None:
         say(f"{len(uids) - len(named):,} more uids show the same pictures, by the ledger: exact and near copies")
     earlier = f", {removed.before:,} had gone before" if removed.before else ""
     emit(f"{config.folder}: {removed.samples:,} samples taken down{earlier}")
+    if elsewhere := _elsewhere(read_manifest(config.folder)):
+        say(f"tars in {', '.join(elsewhere[:3])} are not this set's own: take the samples down there, too")
     if removed.not_found:
         say(f"{removed.not_found:,} of the {len(uids):,} uids are in no shard; a next build leaves them out all the same")
     if removed.shards:
@@ -90,16 +92,20 @@ def remove(folder: str, uids: UidSet) -> Removed:
         raise UsageError(f"shards compact {folder} was broken off", "a build that is whole", "run it again, it completes; then take down")
     before = read_manifest(folder)
     there = read_manifest(folder, removed=True)
-    elsewhere = sorted({there.folder_of(e) for e in there.shards if "/" in e.path})
-    if elsewhere:
-        advice = "take the samples down there; every subset of that build follows at once"
-        raise UsageError(f"the tars of {folder!r} lie in {', '.join(elsewhere[:3])}", "the build that owns the tars", advice)
+    if not any(e.own for e in there.shards):
+        found = f"the tars of {folder!r} lie in {', '.join(_elsewhere(there)[:3])}"
+        raise UsageError(found, "the build that owns them", "take the samples down there; every subset of that build follows at once")
     stones, earlier = _stones(there, uids)
     tombstones.write(folder, stones)
     after = read_manifest(folder)
     after.save(folder)
     touched = sum(1 for rows in stones.values() if rows)
     return Removed(before.samples - after.samples, earlier, touched, uids.missing)
+
+
+def _elsewhere(manifest: Manifest) -> list[str]:
+    """Return the folders of tars that are another set's."""
+    return sorted({manifest.folder_of(e) for e in manifest.shards if not e.own})
 
 
 def _stones(manifest: Manifest, uids: UidSet) -> tuple[dict[str, list[Stone]], int]:
@@ -110,7 +116,7 @@ def _stones(manifest: Manifest, uids: UidSet) -> tuple[dict[str, list[Stone]], i
     earlier = places[places >= 0]
     uids.met[earlier] = True
     with Progress("look for uids", manifest.samples) as progress:
-        for entry in manifest.shards:
+        for entry in (e for e in manifest.shards if e.own):
             known = {at for at, _, _ in stones.get(entry.name, ())}
             with Shard(manifest, entry) as shard:
                 chosen = uids.holds(shard).nonzero()[0].tolist()

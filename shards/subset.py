@@ -299,7 +299,7 @@ def clear(folder: str) -> None:
     old = read_manifest(folder, removed=True)
     fs.remove(fs.join(folder, NAME))
     for entry in old.shards:
-        if "/" not in entry.path:
+        if entry.own:
             for suffix in (".parquet", ".idx", ".tar"):
                 fs.remove(fs.join(folder, entry.path.removesuffix(".tar") + suffix))
         elif entry.index:

@@ -199,6 +199,22 @@ def test_a_subset_is_not_where_to_take_down_or_compact(make_shards, tmp_path):
         compact(sub)
 
 
+def test_copies_in_a_materialized_subset_are_taken_down_there(make_shards, tmp_path, capsys):
+    folder, sub = make_shards(20), str(tmp_path / "sub")
+    assert cli.main(["subset", folder, "--window", "3:20", "--output", sub, "--materialize", "--engine", "inline"]) == 0
+    keys = _keys(folder)
+    uids = tmp_path / "uids.txt"
+    uids.write_text(f"{keys[4]}\n{keys[9]}\n")
+    assert cli.main(["remove", sub, "--uids", str(uids)]) == 0
+    assert "are not this set's own" in capsys.readouterr().err
+    assert _keys(sub) == [k for k in keys[3:] if k != keys[4]]
+    assert cli.main(["remove", folder, "--uids", str(uids)]) == 0
+    assert _keys(sub) == [k for k in keys[3:] if k not in (keys[4], keys[9])]
+    assert compact(sub) == compact(folder) - 1 == 1
+    assert _keys(sub) == [k for k in keys[3:] if k not in (keys[4], keys[9])]
+    assert _problems(sub) == _problems(folder) == []
+
+
 def test_torn_tombstones_stop_every_reader(make_shards):
     folder = make_shards(4)
     Path(folder, tombstones.NAME).write_text('{"00000.tar": [[1')
