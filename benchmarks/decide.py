@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import resource
 import shutil
 import subprocess
@@ -56,9 +55,10 @@ def one(folder: Path, table: str, write: bool) -> dict[str, Any]:
     from curate.decide import decide, near
     from curate.decide.parts import show_measured
     from curate.listing import connect
+    from curate.measure import Part
     from curate.report.examples import choose_examples
 
-    parts = pickle.loads((folder / f"{table}.pickle").read_bytes())
+    parts = [Part(tuple(order), path, digest, rows) for order, path, digest, rows in json.loads((folder / f"{table}.json").read_text())]
     work, out, watch = str(folder / "work"), str(folder / "out"), Stopwatch()
     os.makedirs(work, exist_ok=True)
     near.near_duplicates = watch.timed("join", near.near_duplicates)
@@ -79,6 +79,10 @@ def one(folder: Path, table: str, write: bool) -> dict[str, Any]:
 def _peak() -> float:
     """Return this process's peak resident memory so far, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _say_parts(path: Path, parts: list[Any]) -> None:
+    path.write_text(json.dumps([[part.order, part.path, part.digest, part.rows] for part in parts]))
 
 
 def _child(folder: Path, table: str, *flags: str) -> dict[str, Any]:
@@ -108,12 +112,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
         folder = Path(scratch)
         parts = make_parts(folder / "parts", arguments.rows)
-        (folder / "small.pickle").write_bytes(pickle.dumps(parts))
+        _say_parts(folder / "small.json", parts)
         small = _child(folder, "small", "--write")
         figures = {"small": small | {"rates": rates(small)}}
         shutil.rmtree(folder / "out", ignore_errors=True)
         if arguments.times > 1:
-            (folder / "large.pickle").write_bytes(pickle.dumps(multiply(folder / "large", parts, arguments.times)))
+            _say_parts(folder / "large.json", multiply(folder / "large", parts, arguments.times))
             large = _child(folder, "large")
             figures["large"] = large | {"rates": rates(large)}
     record("decide", figures, in_words(figures))
