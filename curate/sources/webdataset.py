@@ -209,6 +209,8 @@ def _refuse_scattered(path: str) -> None:
     try:
         with fs.open_read(path) as file:
             for member in islice(tar.walk(file, path, hostile=True), SNIFFED):
+                if not member.ext or member.name.rpartition("/")[2].startswith("."):
+                    continue  # no member of a sample
                 if member.key != last and member.key in seen and member.ext != seen[member.key]:
                     where = f"{member.key}.{seen[member.key]} and {member.key}.{member.ext} are apart"
                     raise UsageError(f"{path}: {storable(where)}", "the members of a sample one after the other", "tar --sort=name")

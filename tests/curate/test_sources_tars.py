@@ -140,6 +140,8 @@ def test_samples_that_lie_apart_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a\.jpg and a\.txt are apart") as refused:
         webdataset.inputs(str(path), webdataset.Options())
     assert refused.value.advice == "tar --sort=name"
+    mac = [n for i in range(3) for n in (f"__MACOSX/._{i}.jpg", f"{i}.jpg", f"._{i}.txt", f"{i}.txt", "README", ".DS_Store")]
+    assert len(records(webdataset, make_tar(tmp_path / "mac.tar", [(n, b"x") for n in mac]))) == 3
 
 
 def test_a_build_of_packed_and_plain_tars(tmp_path: Path, build: Callable[..., tuple[int, Path, str]]) -> None:
