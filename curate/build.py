@@ -54,9 +54,9 @@ def build_shards(config: BuildConfig) -> int:
     if _is_whole(output, recipe, found.digest, config.overwrite):
         say(f"{output}: this build is there already, nothing to do")
         return _finish(output, config.json)
-    decided = _decide(recipe, found, work, config)
+    decided, said = _decide(recipe, found, work, config)
     _prepare(output, recipe)
-    manifest = _write(recipe, decided, found, work, output, config)
+    manifest = _write(recipe, decided, said, found, work, output, config)
     say(waterfall(decided.sources, stages(recipe)))
     say(f"{output}: {manifest.samples:,} samples in {len(manifest.shards)} shards")
     return _finish(output, config.json)
@@ -109,9 +109,15 @@ def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
     return Measured([e.part for e in embedded], torn, layouts, embedded, excluded)
 
 
-def _decide(recipe: Recipe, found: Measured, work: str, config: BuildConfig) -> Decided:
+def _decide(recipe: Recipe, found: Measured, work: str, config: BuildConfig) -> tuple[Decided, dict[str, Any]]:
+    """Decide, and say what was found of test sets beside what would have been; returns that for the manifest, too."""
     steps = steps_of(recipe, found.embedded, found.excluded, _workers(config))
-    return decide(recipe, found.parts, work, _workers(config), steps)
+    decided = decide(recipe, found.parts, work, _workers(config), steps)
+    if not found.excluded:
+        return decided, {}
+    said = claims.claims(recipe.exclude, found.excluded, decided.con)
+    say(claims.in_words(said))
+    return decided, said
 
 
 def measure_only(config: BuildConfig) -> int:
@@ -126,7 +132,7 @@ def decide_only(config: BuildConfig) -> int:
     """`curate decide`: measure what is missing, decide, and print the ledger's counts; nothing is written."""
     recipe = resolve(config)
     found = measured(recipe, _work(config), config)
-    decided = _decide(recipe, found, _work(config), config)
+    decided, _ = _decide(recipe, found, _work(config), config)
     emit(decided.sources if config.json else waterfall(decided.sources, stages(recipe)))
     return 0
 
@@ -195,7 +201,9 @@ def _prepare(output: str, recipe: Recipe) -> None:
     fs.write_text(saved, text)
 
 
-def _write(recipe: Recipe, decided: Decided, found: Measured, work: str, output: str, config: BuildConfig) -> Manifest:
+def _write(
+    recipe: Recipe, decided: Decided, said: dict[str, Any], found: Measured, work: str, output: str, config: BuildConfig
+) -> Manifest:
     """Write shards, ledger, examples and report, and the manifest last: it is the commit."""
     import pyarrow as pa
 
@@ -206,10 +214,8 @@ def _write(recipe: Recipe, decided: Decided, found: Measured, work: str, output:
     entries = write(plan(recipe, decided, work, output, members), decided.kept, _workers(config), config.engine)
     write_ledger(decided.con, output)
     decided.con.execute("CREATE VIEW ranked AS SELECT * REPLACE (CASE WHEN rank < 0 THEN rank_key ELSE rank END AS rank) FROM decided")
-    picks, said = choose_examples(decided.con, "ranked"), {}
+    picks = choose_examples(decided.con, "ranked")
     if found.excluded:
-        said = claims.claims(recipe.exclude, found.excluded, decided.con)
-        say(claims.in_words(said))
         claims.write_pairs(decided.con, found.excluded, output)
         picks = pa.concat_tables([picks, claims.pairs_shown(decided.con, found.excluded)])
     write_examples(output, picks, workers=_workers(config), engine_name=config.engine)

@@ -40,8 +40,9 @@ def recall(s: ExcludedSet, spec: Exclude) -> dict[str, dict[str, float]]:
         near[near_views(copies, seen, s.usable, spec.radius).build] = True
         found[mode] = near & (copies != 0)
     if spec.embedding is not None:
+        changed, images = (np.load(path, mmap_mode="r", allow_pickle=False) for path in (s.copies, s.vectors))
         near = np.zeros(len(copies), bool)
-        near[near_embeddings(np.load(s.copies, allow_pickle=False), np.load(s.vectors, mmap_mode="r"), spec.embedding)[0]] = True
+        near[near_embeddings(changed, images, spec.embedding)[0]] = True
         found["embedding"] = near
     count = max(1, len(s.planted))
     return {
