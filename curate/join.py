@@ -212,8 +212,9 @@ def _compare(
     """Compare all of one bucket with all of another (or with itself); pairs go to `out` as long as there is room, and are counted."""
     for i in range(start_a, stop_a):
         x = a[i]
-        begin, end = np.uint64(i + 1 if same else start_b), np.uint64(stop_b)  # unsigned: an index that may be negative
-        hits = np.int64(0)  # does not vectorise
+        # Unsigned: with an index that might be negative the loop would gather what it can load (docs/LOG.md).
+        begin, end = np.uint64(i + 1 if same else start_b), np.uint64(stop_b)
+        hits = np.int64(0)
         for j in range(begin, end):
             hits += np.int64(_popcount(x ^ b[j]) <= np.uint64(radius))
         if hits == 0:
