@@ -158,14 +158,28 @@ def _mentions(path: str, gone: set[str]) -> bool:
 
 
 def _scrub_records(path: str, gone: set[str], sources: list[str]) -> int:
-    """Leave of the samples' records the uid alone, which is an id that keeps the uid; their pictures are not looked at again."""
+    """Leave of the samples' records the uid alone, which is an id that keeps the uid; their pictures are not looked at again.
+
+    A file that cannot be left so is dropped, to be listed again: one of fetched addresses, or one whose records make a sample
+    of each caption.
+    """
     import pyarrow.parquet as pq
 
     with fs.open_read(path) as file:
         parquet = pq.ParquetFile(file)
-        if not {"source_id", "captions", "status"} <= set(parquet.schema_arrow.names):
+        if "source_id" not in parquet.schema_arrow.names:
             return 0
         groups = [parquet.read_row_group(i) for i in range(parquet.metadata.num_row_groups)]
+    listed = "captions" in parquet.schema_arrow.names
+    if listed and any(_children(table, gone, sources) for table in groups):
+        fs.remove(path.removesuffix(".parquet") + ".blob")
+        fs.remove(path)
+        return 1
+    if not listed:
+        found = any(uid_of(s, source_id) in gone for table in groups for source_id in table["source_id"].to_pylist() for s in sources)
+        if found:
+            fs.remove(path)
+        return int(found)
     scrubbed = [_scrubbed(table, gone, sources) for table in groups]
     if all(table is None for table in scrubbed):
         return 0
@@ -175,6 +189,13 @@ def _scrub_records(path: str, gone: set[str], sources: list[str]) -> int:
         for old, new in zip(groups, scrubbed, strict=True):  # row groups are tasks: they stay as they are
             writer.write_table(old if new is None else new, row_group_size=max(1, old.num_rows))
     return 1
+
+
+def _children(table: pa.Table, gone: set[str], sources: list[str]) -> bool:
+    """Return whether a record's caption is itself one of the samples (`captions: each`)."""
+    rows = zip(table["source_id"].to_pylist(), table["captions"].to_pylist(), strict=True)
+    several = ((source_id, len(captions)) for source_id, captions in rows if len(captions) > 1)
+    return any(uid_of(s, f"{source_id}#{k}") in gone for source_id, n in several for k in range(n) for s in sources)
 
 
 def _blank_pictures(blob: str, old: pa.Table, new: pa.Table | None) -> None:

@@ -149,3 +149,22 @@ def test_why_says_that_it_was_taken_down(built, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main(["why", str(out), uids["07.jpg"]]) == 0
     assert "dropped: removed" in capsys.readouterr().out
+
+
+def test_one_caption_of_several_is_a_sample_of_its_own(build, captioned, tmp_path):
+    """`captions: each`: the picture stays with its other captions, the one that was named goes from everywhere."""
+    rows = [(f"{i}.jpg", encoded(picture(i)), f"words {k} of {i}") for i in range(6) for k in range(2)]
+    rows.append(("2.jpg", rows[4][1], f"{SECRET} of two"))
+    flags = ["--source", "folder", "--input", str(captioned(rows)), "--samples", "all", "--captions", "each"]
+    code, out, said = build(*flags)
+    assert code == 0, said
+    (child,) = [r for r in _ledger(out) if SECRET in r["caption_raw"]]
+    assert _remove(out, tmp_path, child["uid"]) == 0
+    assert shards_cli.main(["compact", str(out), "--engine", "inline"]) == 0
+    assert _telling(out, Path(f"{out}.work")) == []
+    assert len([s.key for s in read_samples(read_manifest(str(out)), [])]) == 12
+    code, again, said = build(*flags, "--overwrite")
+    assert code == 0, said
+    assert {r["uid"] for r in _ledger(again) if r["reason"] == "removed"} == {child["uid"]}
+    assert _telling(again) == []
+    assert sum(r["decision"] == "kept" for r in _ledger(again)) == 12
