@@ -52,7 +52,9 @@ class BuildConfig:
     concepts: str = option("", "file of concepts for --balance concepts, one per line", metavar="FILE")
     prefer: Literal["rank", "resolution", "caption"] | None = option(None, "which copy of a duplicate stays (default: rank)")
     duplicate_captions: bool | None = option(None, "drop equal captions too (default: no)")
-    hash: Literal["reference", "scaled", "fast"] | None = option(None, "pHash of near duplicates (default: reference)")
+    hash: Literal["reference", "scaled", "fast"] | None = option(
+        None, "pHash of near duplicates: imagededup's, or of a scaled decode, up to 3x as fast (default: reference)"
+    )
     holdout: float | None = option(None, "share of samples held out by uid")
     json_member: bool | None = option(None, "add a .json member to each sample")
     bad_files: Literal["stop", "skip"] | None = option(None, "at a torn input file (default: stop)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ def prove(content: bytes) -> tuple[int, int]:
 
     Image.MAX_IMAGE_PIXELS = None  # our own limit comes first
     try:
-        image = Image.open(io.BytesIO(content))
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} pixels")
-        image.load()
+        with warnings.catch_warnings():  # Pillow's, of odd metadata
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(content))
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels")
+            image.load()
     except UnidentifiedImageError:
         raise ValueError(f"no known image format (starts with {content[:8].hex()})") from None
     except (OSError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
