@@ -12,6 +12,7 @@ from curate.decontaminate.views import VIEWS
 from curate.images import LOW_INFORMATION, ImagePolicy, ImageRefusedError, open_image
 from curate.images import VERSION as IMAGES_VERSION
 from curate.phash import VERSIONS
+from curate.sources.base import list_inputs
 from shards import tar
 from shards.core import fs
 from shards.core.config import digest
@@ -141,23 +142,21 @@ def list_images(path: str) -> tuple[list[tuple[str, Pointer]], list[Any]]:
     if path.endswith(NAME) or (fs.is_dir(path) and fs.exists(inside)):
         return _of_build(read_manifest(path))
     try:
-        files = fs.find(path)
+        files = list_inputs(path)
     except UsageError:
         raise UsageError(f"no test set at {path!r}", "a folder of images, plain tars, or a build", "--exclude-near PATH") from None
-    base = path if fs.is_dir(path) else path.rpartition("/")[0]
     listed: list[tuple[str, Pointer]] = []
     used = []
     for file in files:
-        name = fs.relative(file, base) if base else file
-        if is_image(file):
-            listed.append((_utf8(name), (file, 0, -1)))
-        elif file.endswith(".tar"):
-            with fs.open_read(file) as opened:
-                members = [m for m in tar.walk(opened, file) if is_image(m.name)]
-            listed += [(_utf8(f"{name}/{m.name}"), (file, m.offset, m.size)) for m in members]
+        if is_image(file.path):
+            listed.append((_utf8(file.name), (file.path, 0, -1)))
+        elif file.path.endswith(".tar"):
+            with fs.open_read(file.path) as opened:
+                members = [m for m in tar.walk(opened, file.path) if is_image(m.name)]
+            listed += [(_utf8(f"{file.name}/{m.name}"), (file.path, m.offset, m.size)) for m in members]
         else:
             continue
-        used.append(file)
+        used.append(file.path)
     if not listed:
         raise UsageError(f"no image in the test set {path!r}", "a folder of images, plain tars, or a build")
     return listed, [fs.identity(file)[1:] for file in used]

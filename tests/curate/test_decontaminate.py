@@ -155,6 +155,7 @@ def test_a_set_is_the_same_from_a_folder_and_from_a_tar(tmp_path: Path) -> None:
     assert [s.name for s in opened] == ["test", "test.tar"]
     assert opened[0].names == ["cat/0.jpg", "cat/1.jpg", "cat/2.jpg", "dog/x.png"]
     assert sorted(opened[1].names) == [f"test.tar/test/{name}" for name in opened[0].names]
+    assert [name for name, _ in list_images(f"{folder}/*/*.jpg")[0]] == opened[0].names[:3]
     by_bytes = [dict(zip(s.sha256, s.views.tolist(), strict=True)) for s in opened]
     assert by_bytes[0] == by_bytes[1]
     assert opened[0].views.shape == (4, len(VIEWS))
