@@ -34,7 +34,7 @@ PAIRS = [(f"{i}.jpg", encoded(picture(i)), f"picture {i}") for i in range(12)]
         (("--source", "redcap", "--input", "x"), "did you mean 'redcaps'?"),
         (("--source", "folder", "--input", "no/such/folder", "--samples", "all"), "no/such/folder"),
         (("--source", "redcaps", "--input", "x.json", "--samples", "all"), "--images POOL"),
-        (("--config", "no.yaml"), "no recipe at 'no.yaml'"),
+        (("--config", "no.yaml"), "no file and no recipe 'no.yaml'"),
         (("--source", "folder", "--input", ".", "--sample", "3"), "--sample"),
         (("--source", "folder", "--input", ".", "--samples", "some"), "samples: found 'some'"),
         (("--source", "folder", "--input", "."), "no size"),
