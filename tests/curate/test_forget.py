@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from drawing import encoded, picture
@@ -168,3 +169,22 @@ def test_one_caption_of_several_is_a_sample_of_its_own(build, captioned, tmp_pat
     assert {r["uid"] for r in _ledger(again) if r["reason"] == "removed"} == {child["uid"]}
     assert _telling(again) == []
     assert sum(r["decision"] == "kept" for r in _ledger(again)) == 12
+
+
+def test_a_picture_that_the_work_folder_holds_itself_is_overwritten_there(build, tmp_path):
+    """A parquet data set hands its images over as bytes, which the work folder keeps: the others are still found by a next build."""
+    pictures = [encoded(picture(i)) for i in range(8)]
+    columns = {"image": [{"bytes": p, "path": None} for p in pictures], "caption": [f"words of {i}" for i in range(8)]}
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "set" / "train.parquet")
+    flags = ["--source", "huggingface", "--input", str(tmp_path / "set"), "--samples", "all"]
+    code, out, said = build(*flags)
+    assert code == 0, said
+    blobs = [p for p in Path(f"{out}.work").rglob("*.blob") if pictures[3] in p.read_bytes()]
+    assert blobs
+    (row,) = [r for r in _ledger(out) if r["caption_raw"] == "words of 3"]
+    assert _remove(out, tmp_path, row["uid"]) == 0
+    assert not [p for p in Path(f"{out}.work").rglob("*") if p.is_file() and pictures[3][-200:] in p.read_bytes()]
+    code, again, said = build(*flags, "--overwrite")
+    assert code == 0, said
+    assert sorted(s.members["jpg"] for s in read_samples(read_manifest(str(again)))) == sorted(p for i, p in enumerate(pictures) if i != 3)
