@@ -25,7 +25,9 @@ from PIL import Image
 
 from curate.images import ImagePolicy, ImageRefusedError, open_image
 from curate.jpeg import jpeg_header
+from curate.measure import MeasureTask, pieces
 from curate.phash import SHORTEST, VERSIONS, scale
+from curate.recipe import SourceSpec
 from shards.proof import jpeg_pixels, prove
 
 Build = Callable[..., tuple[int, Path, str]]
@@ -266,3 +268,28 @@ def test_an_opt_out_stands_in_the_ledger_with_its_header(build: Build, tmp_path:
     assert {i: (r["reason"], r["detail"]) for i, r in found.items()} == {
         "1": ("", ""), "2": ("failed_to_download", "opted out: X-Robots-Tag: noai"), "3": ("failed_to_download", "HTTP 404 Not Found")
     }  # fmt: skip
+
+
+def test_each_hash_is_measured_apart_and_named_in_the_manifest(build: Build, captioned: Captioned, tmp_path: Path) -> None:
+    rows = [(f"{i}.jpg", encoded(picture(i, 500, 400)), f"picture {i}") for i in range(6)]
+    flags = ("--source", "folder", "--input", captioned(rows), "--samples", "all", "--work", tmp_path / "work")
+    tables = set()
+    for kind in KINDS:
+        code, out, err = build(*flags, "--hash", kind, output=kind)
+        assert code == 0, err
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert manifest["notes"]["codecs"]["phash"] == VERSIONS[kind]
+        tables.add(manifest["table"])
+        found = {r["source_id"]: r["phash"] for p in out.glob("0*.parquet") for r in pq.read_table(p).to_pylist()}
+        assert found == {name: f"{open_image(content, KEEP, kind).phash:016x}" for name, content, _ in rows}
+    assert len(tables) == 3
+    assert len(list((tmp_path / "work" / "measured").glob("*.parquet"))) == 3
+
+
+@given(st.integers(0, 1000), st.integers(1, 600))
+def test_a_task_is_cut_without_gap_or_overlap(start: int, rows: int) -> None:
+    task = MeasureTask("", 0, start, start + rows, SourceSpec("folder", ""), True, KEEP, "scaled", (), "", 0)
+    parts = pieces(task)
+    assert (len(parts) == 0) == (rows == 1)
+    assert [row for part in parts for row in range(part.start, part.stop)] == ([] if rows == 1 else list(range(start, start + rows)))
+    assert all(part.start < part.stop and part.stop - part.start <= -(-rows // 8) for part in parts)
