@@ -75,9 +75,9 @@ def in_words(said: dict[str, Any]) -> str:
     """Return the claims as text: a line per set, and the recall by kind of copy beside it."""
     lines = []
     for s in said["sets"]:
-        few = [f"{s[key]:,} {what}" for key, what in (("unreadable", "unreadable"), ("low_information", "too plain for a hash")) if s[key]]
-        by_bytes = f" ({', '.join(few)}: looked for by their bytes alone)" if few else ""
-        lines.append(f"{s['name']}: {s['near_test_image']:,} samples go; {s['images']:,} test images{by_bytes}")
+        unread = f", {s['unreadable']:,} unreadable" if s["unreadable"] else ""
+        plain = f", {s['low_information']:,} too plain for a hash: only equal bytes tell" if s["low_information"] else ""
+        lines.append(f"{s['name']}: {s['near_test_image']:,} samples go; {s['images']:,} test images{unread}{plain}")
     rows = [
         [s["name"], mode, s["planted"], *(f"{share:.0%}" for share in shares.values())]
         for s in said["sets"]

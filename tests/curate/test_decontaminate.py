@@ -133,6 +133,14 @@ def test_planted_copies_are_what_their_kind_says() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 300), (300, 1), (3000, 20)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_pictures_of_any_size_have_views_and_copies(size: tuple[int, int], mode: str) -> None:
+    content = encoded(photo(1).resize(size).convert(mode))
+    assert view_hashes(content).shape == (len(VIEWS) - 1,)
+    assert all(open_image(copy, ImagePolicy()).width >= 1 for copy in planted(content))
+
+
 # ---- sets
 
 
