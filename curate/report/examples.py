@@ -149,4 +149,4 @@ def read_examples(out: str) -> list[dict[str, Any]]:
     if not fs.exists(path):
         return []
     with fs.open_read(path) as file:
-        return pq.read_table(file).to_pylist()
+        return pq.ParquetFile(file).read().to_pylist()
