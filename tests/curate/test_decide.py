@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from curate.decide import Decided, Steps, decide, removals
 from curate.decide.drop import fold
 from curate.decide.parts import MERGED
+from curate.listing import connect
 from curate.recipe import Balance, Dedup, Near, Recipe, SourceSpec
 from shards.core.errors import UsageError
 from shards.sample import rank_key, uid_of
@@ -295,3 +298,17 @@ def test_the_rank_is_the_hash_of_seed_and_uid(run: Decide) -> None:
     found = outcome(run(rows, sources=sources("a"), seed=7))
     order = sorted(range(50), key=lambda i: (rank_key(7, rows[i]["uid"]), rows[i]["uid"]))
     assert [found[i]["rank"] for i in order] == list(range(50))
+
+
+def test_a_database_spills_into_a_folder_of_its_own_and_old_ones_are_swept(tmp_path: Path) -> None:
+    for name, age in (("spill-left", 2 * 86_400), ("spill-busy", 60)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    con = connect(str(tmp_path), 1)
+    con.execute("SET memory_limit = '60MB'")
+    con.execute("CREATE TABLE wide AS SELECT md5(i::VARCHAR) AS m FROM range(3_000_000) t(i)")
+    spilt = {p.name for p in tmp_path.iterdir()}
+    assert len(spilt) == 2
+    assert "spill-busy" in spilt
+    con.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["spill-busy"]
