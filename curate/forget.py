@@ -8,6 +8,7 @@ the reason `removed`. Exact and near copies of a picture are that picture: they 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from curate.listing import connect, sql_list
@@ -22,7 +23,6 @@ from shards.core.errors import UsageError
 from shards.manifest import Manifest, read_manifest
 from shards.remove import COPIES, with_copies
 from shards.sample import uid_of
-from shards.schema import LEDGER, arrow_schema
 from shards.uids import read_uid_file, unpack
 from shards.writer import write_sidecar
 
@@ -55,7 +55,7 @@ def forget(config: ForgetConfig) -> int:
     # The work folder first: what a later build needs to know is safe before the ledger forgets.
     listed = add_to_list(work, gone)
     files = _scrub_work(work, gone, list(manifest.sources))
-    rows = sum(_scrub_ledger(path, gone) for path in ledger)
+    rows = sum(_scrub_ledger(path, _strings(sorted(gone))) for path in ledger)
     _scrub_examples(build, gone)
     counted(manifest, ledger).save(build)
     write_report(build)
@@ -65,33 +65,40 @@ def forget(config: ForgetConfig) -> int:
     return 0
 
 
-def _scrub_ledger(path: str, gone: set[str]) -> int:
-    """Leave of the samples' rows in one part of the ledger the uid, where it came from, and that it was removed."""
+def _strings(texts: Sequence[str]) -> pa.Array:
     import pyarrow as pa
+
+    return pa.array(texts, pa.string())
+
+
+def _scrub_ledger(path: str, gone: pa.Array) -> int:
+    """Leave of the samples' rows in one part of the ledger the uid, where it came from, and that it was removed."""
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     with fs.open_read(path) as file:
         table = pq.read_table(file)
-    touched = [i for i, uid in enumerate(table["uid"].to_pylist()) if uid in gone]
-    if touched:
-        rows = table.to_pylist()
-        for i in touched:
-            detail = (
-                f"copy of {rows[i]['duplicate_of']}" if rows[i]["reason"] in COPIES else rows[i]["detail"] * (rows[i]["reason"] == REASON)
-            )
-            told = {
-                "decision": "dropped",
-                "reason": REASON,
-                "detail": detail,
-                "duplicate_of": "",
-                "rank": -1,
-                "shard": "",
-                "caption_raw": "",
-            }
-            rows[i] |= {"source_id": rows[i]["uid"], **told}
+    touched = pc.is_in(table["uid"], gone)
+    copies = pc.is_in(table["reason"], _strings(COPIES))
+    told = {
+        "source_id": table["uid"],
+        "decision": "dropped",
+        "reason": REASON,
+        "duplicate_of": "",
+        "rank": -1,
+        "shard": "",
+        "caption_raw": "",
+    }
+    of = pc.binary_join_element_wise("copy of", table["duplicate_of"], " ")
+    told["detail"] = pc.if_else(copies, of, pc.if_else(pc.equal(table["reason"], REASON), table["detail"], ""))
+    for name, value in told.items():
+        at = table.column_names.index(name)
+        table = table.set_column(at, table.field(at), pc.if_else(touched, value, table[name]).cast(table.field(at).type))
+    rows = pc.sum(touched).as_py() or 0
+    if rows:
         with fs.atomic_write(path) as file:
-            pq.write_table(pa.Table.from_pylist(rows, arrow_schema(LEDGER)), file, compression="zstd", row_group_size=65536)
-    return len(touched)
+            pq.write_table(table, file, compression="zstd", row_group_size=65536)
+    return int(rows)
 
 
 def counted(manifest: Manifest, ledger: list[str]) -> Manifest:
@@ -169,26 +176,28 @@ def _scrub_records(path: str, gone: set[str], sources: list[str]) -> int:
         parquet = pq.ParquetFile(file)
         if "source_id" not in parquet.schema_arrow.names:
             return 0
-        groups = [parquet.read_row_group(i) for i in range(parquet.metadata.num_row_groups)]
-    listed = "captions" in parquet.schema_arrow.names
-    if listed and any(_children(table, gone, sources) for table in groups):
+        listed = "captions" in parquet.schema_arrow.names
+        touched, drop = set(), False
+        for i in range(parquet.metadata.num_row_groups):
+            table = parquet.read_row_group(i, ["source_id", "captions"] if listed else ["source_id"])
+            touched |= {i} if any(_uids(table, gone, sources)) else set()
+            drop = drop or (listed and _children(table, gone, sources))
+        if touched and listed and not drop:
+            with fs.atomic_write(path) as new, pq.ParquetWriter(new, parquet.schema_arrow, compression="zstd") as writer:
+                for i in range(parquet.metadata.num_row_groups):  # row groups are tasks: they stay as they are
+                    table = parquet.read_row_group(i)
+                    scrubbed = _scrubbed(table, gone, sources, path.removesuffix(".parquet") + ".blob") if i in touched else table
+                    writer.write_table(scrubbed, row_group_size=max(1, table.num_rows))
+            return 1
+    if drop or touched:
         fs.remove(path.removesuffix(".parquet") + ".blob")
         fs.remove(path)
-        return 1
-    if not listed:
-        found = any(uid_of(s, source_id) in gone for table in groups for source_id in table["source_id"].to_pylist() for s in sources)
-        if found:
-            fs.remove(path)
-        return int(found)
-    scrubbed = [_scrubbed(table, gone, sources) for table in groups]
-    if all(table is None for table in scrubbed):
-        return 0
-    for old, new in zip(groups, scrubbed, strict=True):
-        _blank_pictures(path.removesuffix(".parquet") + ".blob", old, new)
-    with fs.atomic_write(path) as file, pq.ParquetWriter(file, groups[0].schema, compression="zstd") as writer:
-        for old, new in zip(groups, scrubbed, strict=True):  # row groups are tasks: they stay as they are
-            writer.write_table(old if new is None else new, row_group_size=max(1, old.num_rows))
-    return 1
+    return int(drop or bool(touched))
+
+
+def _uids(table: pa.Table, gone: set[str], sources: list[str]) -> list[str]:
+    """Return for each record the uid under which it is one of the samples, or an empty string."""
+    return [next((u for s in sources if (u := uid_of(s, source_id)) in gone), "") for source_id in table["source_id"].to_pylist()]
 
 
 def _children(table: pa.Table, gone: set[str], sources: list[str]) -> bool:
@@ -198,24 +207,17 @@ def _children(table: pa.Table, gone: set[str], sources: list[str]) -> bool:
     return any(uid_of(s, f"{source_id}#{k}") in gone for source_id, n in several for k in range(n) for s in sources)
 
 
-def _blank_pictures(blob: str, old: pa.Table, new: pa.Table | None) -> None:
-    """Overwrite the pictures of scrubbed records that lie in the work folder itself, where a source handed them over as bytes."""
-    rows = [] if new is None else [row for row, now in zip(old.to_pylist(), new["status"].to_pylist(), strict=True) if now == REASON]
-    for row in rows:
-        if row["path"] == blob and row["size"] > 0:
+def _scrubbed(table: pa.Table, gone: set[str], sources: list[str], blob: str) -> pa.Table:
+    """Return records without what they say of the samples; pictures that lie in `blob`, beside the records, are overwritten."""
+    import pyarrow as pa
+
+    empty: dict[str, Any] = {"string": "", "list<string>": [], "int64": 0, "int32": 0}
+    blank = {name: empty[kind] for name, kind in RECORDS if name not in ("source_id", "input", "row", "class_index", "class_name")}
+    rows = []
+    for row, uid in zip(table.to_pylist(), _uids(table, gone, sources), strict=True):
+        if uid and row["path"] == blob and row["size"] > 0:
             with open(blob, "r+b") as file:
                 file.seek(row["offset"])
                 file.write(bytes(row["size"]))
-
-
-def _scrubbed(table: pa.Table, gone: set[str], sources: list[str]) -> pa.Table | None:
-    """Return a table of records without what it says of the samples; None where it says nothing of them."""
-    import pyarrow as pa
-
-    uids = [next((u for s in sources if (u := uid_of(s, source_id)) in gone), "") for source_id in table["source_id"].to_pylist()]
-    if not any(uids):
-        return None
-    empty: dict[str, Any] = {"string": "", "list<string>": [], "int64": 0, "int32": 0}
-    blank = {name: empty[kind] for name, kind in RECORDS if name not in ("source_id", "input", "row", "class_index", "class_name")}
-    rows = [row | blank | {"source_id": uid, "status": REASON} if uid else row for row, uid in zip(table.to_pylist(), uids, strict=True)]
+        rows.append(row | blank | {"source_id": uid, "status": REASON} if uid else row)
     return pa.Table.from_pylist(rows, table.schema)
