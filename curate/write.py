@@ -115,7 +115,11 @@ class _Image:
     def read_into(self, place: memoryview) -> None:
         import xxhash
 
-        self.ranges.read_into(place, self.path, self.offset)
+        try:
+            self.ranges.read_into(place, self.path, self.offset)
+        except OSError as error:
+            advice = "bring it back, or remove the work folder and run again: what is there is measured anew"
+            raise RunError(f"{self.path}: {error.strerror or error}: {self.source_id!r} was measured there", advice=advice) from error
         if xxhash.xxh3_64_intdigest(place) != self.xxh3:
             raise RunError(
                 f"{self.path}: the bytes of {self.source_id!r} are not those that were measured",

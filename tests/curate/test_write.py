@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from drawing import encoded, picture
+
+from shards.core import fs
 
 Build = Callable[..., tuple[int, Path, str]]
 FLAGS = ("--source", "folder", "--samples", "all")
@@ -33,3 +37,37 @@ def test_bytes_that_changed_since_they_were_measured_are_never_written(
     assert "not those that were measured" in err
     assert not (out / "manifest.json").exists()
     assert not list(out.glob("*.tar"))
+
+
+def test_an_encoded_picture_that_has_gone_is_named(build: Build, captioned: Callable[..., Path], tmp_path: Path) -> None:
+    """Pictures that are encoded anew lie in the work folder, whose files are not looked at again before they are copied."""
+    from curate.cli import main
+
+    folder = captioned([(f"{i}.png", encoded(picture(i), "PNG"), f"picture {i}") for i in range(3)])
+    flags: tuple[Any, ...] = (*FLAGS, "--input", folder, "--work", tmp_path / "work")
+    assert main(["measure", "--engine", "inline", *map(str, flags)]) == 0
+    (blob,) = (tmp_path / "work" / "measured").glob("*.blob")
+    blob.unlink()
+    code, _, err = build(*flags)
+    assert code == 1
+    assert f"{blob}: No such file or directory" in err
+
+
+def test_ranges_of_many_files_are_read_right_and_few_files_stay_open(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    contents = {str(tmp_path / f"{i}.bin"): rng.randbytes(2000) for i in range(3 * fs.Ranges.MOST)}
+    for path, content in contents.items():
+        Path(path).write_bytes(content)
+    fs.write_bytes("memory://ranges/a.bin", content)
+    before = psutil.Process().num_fds()
+    with fs.Ranges() as ranges:
+        for path in rng.choices(list(contents), k=1000):
+            offset, place = rng.randrange(2000), bytearray(rng.randrange(1, 900))
+            there = contents[path][offset : offset + len(place)]
+            assert ranges.read_into(memoryview(place), path, offset) == len(there)
+            assert place[: len(there)] == there
+            assert psutil.Process().num_fds() <= before + fs.Ranges.MOST
+        place = bytearray(100)
+        assert ranges.read_into(memoryview(place), "memory://ranges/a.bin", 1950) == 50
+        assert place[:50] == content[1950:]
+    assert psutil.Process().num_fds() == before
