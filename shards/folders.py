@@ -203,8 +203,10 @@ def _listing(root: str, images: str) -> tuple[str, tuple[str, ...]]:
 
 def _look(root: str, top: tuple[str, ...], names: tuple[str, ...], image_column: str, caption_column: str) -> CaptionFile | None:
     """Return the one captions file in a folder, or None."""
-    stems = {_stem(n) for n in names if is_image(n)}
-    candidates = [n for n in top if n.lower().endswith(caption_files.SUFFIXES) and _stem(n) not in stems]
+    candidates = [n for n in top if n.lower().endswith(caption_files.SUFFIXES)]
+    beside = {_stem(n) for n in candidates}  # a sidecar is no captions file
+    beside = {_stem(n) for n in names if n[: n.rfind(".")] in beside and is_image(n)}
+    candidates = [n for n in candidates if _stem(n) not in beside]
     if len(candidates) > _MANY:
         return None
     looked = [caption_files.sniff(fs.join(root, n), image_column, caption_column) for n in candidates if not fs.is_dir(fs.join(root, n))]
@@ -270,7 +272,7 @@ def _inside(root: str, path: str) -> str:
 
 
 def _visible(names: list[str]) -> Iterator[str]:
-    return (n for n in names if not any(part.startswith(".") or part == "__MACOSX" for part in n.split("/")))
+    return (n for n in names if not (n[0] == "." or "/." in n or "__MACOSX" in n.split("/")))
 
 
 def _stem(name: str) -> str:
