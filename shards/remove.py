@@ -50,7 +50,8 @@ def run(config: RemoveConfig) -> None:
     named = read_uid_file(config.uids)
     uids = UidSet(pack(with_copies(config.folder, set(unpack(named.uids)))))
     removed = remove(config.folder, uids)
-    if fs.exists(fs.join(config.folder, "ledger")):
+    built = fs.exists(fs.join(config.folder, "ledger"))
+    if built:
         start_curate("forget", config.folder, "--uids", config.uids, *(["--work", config.work] if config.work else []))
     if config.json:
         emit({"uids": len(named), "with_copies": len(uids), **dataclasses.asdict(removed)})
@@ -62,7 +63,8 @@ def run(config: RemoveConfig) -> None:
     if elsewhere := _elsewhere(read_manifest(config.folder)):
         say(f"tars in {', '.join(elsewhere[:3])} are not this set's own: take the samples down there, too")
     if removed.not_found:
-        say(f"{removed.not_found:,} of the {len(uids):,} uids are in no shard; a next build leaves them out all the same")
+        later = "; a next build leaves them out all the same" if built else ""
+        say(f"{removed.not_found:,} of the {len(uids):,} uids are in no shard{later}")
     if removed.shards:
         say(f"{removed.shards:,} shards still hold their bytes, which nothing of ours reads any more: `shards compact` rewrites them")
 
