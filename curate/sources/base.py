@@ -22,13 +22,15 @@ and may have
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from shards.core import fs
-from shards.core.errors import UsageError
+from shards.core.errors import TornFileError, UsageError
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,18 @@ def list_inputs(pattern: str, suffixes: tuple[str, ...] = ()) -> list[Input]:
         if not paths:
             raise UsageError(f"no {' or '.join(suffixes)} file in {pattern!r}", advice="name the files with a glob in quotes")
     return [Input(p, fs.relative(p, base)) for p in paths]
+
+
+def looked_at(found: list[Input], look: Callable[[str], object]) -> list[Input]:
+    """Return inputs after a look at each; a torn one waits for `read`, where --bad-files decides.
+
+    Raises:
+        UsageError: what `look` raises of a file that is not of its source's layout.
+    """
+    for one in found:
+        with contextlib.suppress(TornFileError):
+            look(one.path)
+    return found
 
 
 def _base(pattern: str) -> str:

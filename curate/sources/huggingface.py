@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from curate.sources import _tables
-from curate.sources.base import Input, Pointer, Record, meta_json, storable
+from curate.sources.base import Input, Pointer, Record, looked_at, meta_json, storable
 from shards.caption_files import CAPTION_COLUMNS, LICENCE_COLUMNS
 from shards.core import fs
 from shards.core.config import option
@@ -61,13 +61,7 @@ class Columns:
 
 def inputs(pattern: str, options: Options) -> list[Input]:
     """Return the files of the split, after a look at each one's columns."""
-    found = _tables.inputs(pattern, options.split)
-    for one in found:
-        try:
-            columns_of(one.path, options)
-        except TornFileError:
-            continue  # `read` meets it again, where --bad-files decides
-    return found
+    return looked_at(_tables.inputs(pattern, options.split), lambda path: columns_of(path, options))
 
 
 def layout(input: Input, options: Options) -> str:

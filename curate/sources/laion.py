@@ -15,9 +15,9 @@ from typing import Any
 
 from curate.sources import _table
 from curate.sources._table import Table, fitted, refuse_swapped
-from curate.sources.base import Input, Record, list_inputs, meta_json, storable
+from curate.sources.base import Input, Record, list_inputs, looked_at, meta_json, storable
 from shards.core.config import option
-from shards.core.errors import TornFileError, UsageError, closest
+from shards.core.errors import UsageError, closest
 
 VERSION = 1
 IMAGES = "pool"
@@ -42,13 +42,7 @@ class Options:
 
 def inputs(pattern: str, options: Options) -> list[Input]:
     """Return the parquet parts, after a look at each one's columns and first rows."""
-    found = list_inputs(pattern, (".parquet",))
-    for one in found:
-        try:
-            _sniff(one.path, options)
-        except TornFileError:
-            continue  # `read` meets it again, where --bad-files decides
-    return found
+    return looked_at(list_inputs(pattern, (".parquet",)), lambda path: _sniff(path, options))
 
 
 def layout(input: Input, options: Options) -> str:

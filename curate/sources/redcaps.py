@@ -18,9 +18,9 @@ from typing import Any, Literal
 from curate.sources import _guess, _table
 from curate.sources._json import Bad
 from curate.sources._table import Table, fitted, refuse_swapped
-from curate.sources.base import Input, Record, list_inputs, meta_json, storable
+from curate.sources.base import Input, Record, list_inputs, looked_at, meta_json, storable
 from shards.core.config import option
-from shards.core.errors import TornFileError, UsageError
+from shards.core.errors import UsageError
 
 VERSION = 2
 IMAGES = "pool"
@@ -45,13 +45,7 @@ class Options:
 
 def inputs(pattern: str, options: Options) -> list[Input]:
     """Return the annotation files, after a look at each one's first records."""
-    found = list_inputs(pattern, _table.SUFFIXES)
-    for one in found:
-        try:
-            _sniff(one.path, options)
-        except TornFileError:
-            continue  # `read` meets it again, where --bad-files decides
-    return found
+    return looked_at(list_inputs(pattern, _table.SUFFIXES), lambda path: _sniff(path, options))
 
 
 def layout(input: Input, options: Options) -> str:

@@ -16,9 +16,9 @@ from typing import Any, Literal
 from curate.sources import _guess, _table, _tsv
 from curate.sources._json import Bad
 from curate.sources._table import Table, fitted, refuse_swapped, value_of
-from curate.sources.base import Input, Record, list_inputs, meta_json, storable
+from curate.sources.base import Input, Record, list_inputs, looked_at, meta_json, storable
 from shards.core.config import option
-from shards.core.errors import TornFileError, UsageError, closest
+from shards.core.errors import UsageError, closest
 
 VERSION = 1
 IMAGES = "pool"
@@ -54,13 +54,7 @@ class Options:
 
 def inputs(pattern: str, options: Options) -> list[Input]:
     """Return the metadata files, after a look at each one's first lines."""
-    found = list_inputs(pattern, (*_table.SUFFIXES, *_tsv.SUFFIXES))
-    for one in found:
-        try:
-            _sniff(one.path, options)
-        except TornFileError:
-            continue  # `read` meets it again, where --bad-files decides
-    return found
+    return looked_at(list_inputs(pattern, (*_table.SUFFIXES, *_tsv.SUFFIXES)), lambda path: _sniff(path, options))
 
 
 def layout(input: Input, options: Options) -> str:

@@ -19,10 +19,9 @@ from urllib.parse import unquote_plus
 from curate.sources import _yfcc
 from curate.sources._json import Bad
 from curate.sources._yfcc import Row
-from curate.sources.base import Input, Record, list_inputs, meta_json, storable
+from curate.sources.base import Input, Record, list_inputs, looked_at, meta_json, storable
 from shards.core.config import option
 from shards.core.console import say
-from shards.core.errors import TornFileError
 
 VERSION = 1
 IMAGES = "pool"
@@ -50,12 +49,7 @@ def inputs(pattern: str, options: Options) -> list[Input]:
     if options.ids:
         found = [one for one in found if one.path != options.ids]
         _yfcc.check_ids(options.ids)
-    for one in found:
-        try:
-            _yfcc.sniff(one.path)
-        except TornFileError:
-            continue  # `read` meets it again, where --bad-files decides
-    return found
+    return looked_at(found, _yfcc.sniff)
 
 
 def beside(input: Input, options: Options) -> list[str]:
