@@ -18,7 +18,7 @@ from curate.phash import phash
 from shards.core.config import option
 from shards.proof import JPEGS, MAX_PIXELS, prove_jpeg
 
-VERSION = 3
+VERSION = 4
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a file stands in the ledger, not on stderr
 # Below this many gray levels the hash says too little for a near match: exact copies are all that dedup looks for.
 # None of 390 real photos lies below (their least is 15), flat fills and one-line text banners do (docs/LOG.md).
@@ -132,7 +132,7 @@ def _kept_as_is(image: Any, header: JpegHeader | None) -> bool:
     """Say whether the bytes may enter a shard unchanged: an upright 8-bit gray or colour JPEG of a common process."""
     if image.format != "JPEG" or image.mode not in ("L", "RGB") or header is None:
         return False
-    return image.getexif().get(0x0112, 1) in (0, 1) and header.process in KEPT_PROCESSES
+    return image.getexif().get(0x0112, 1) in (0, 1) and header.process in KEPT_PROCESSES and not header.stray
 
 
 def _upright_rgb(image: Any) -> Any:

@@ -14,24 +14,29 @@ _PLAIN = {0xDB: 2, 0xC4: 2, 0xDD: 4, 0xFE: 2, 0xE0: 16, 0xE2: 18, 0xEE: 14}
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """What the segments up to the first scan say. `plain`: 8 bits, gray or three colours, a kept process, nothing unusual."""
+    """What the segments up to the first scan say.
+
+    `plain`: 8 bits, gray or three colours, a kept process, nothing unusual. `stray`: bytes between segments that belong
+    to none, which DALI's parser refuses and libjpeg passes over.
+    """
 
     process: int
     width: int
     height: int
     gray: bool
     plain: bool
+    stray: bool
 
 
 def jpeg_header(content: bytes) -> JpegHeader | None:
     """Return the header of a JPEG, or None where there is no frame before the first scan."""
     if content[:3] != b"\xff\xd8\xff":
         return None
-    at, plain, frame, marker = 2, True, 0, 0
+    at, plain, stray, frame, marker = 2, True, False, 0, 0
     while at + 4 <= len(content):
         marker = content[at + 1]
         if content[at] != 0xFF or marker in _BARE:
-            plain = False
+            plain, stray = False, stray or content[at] != 0xFF or marker != 0xFF
             at += 1 if content[at] != 0xFF or marker == 0xFF else 2
             continue
         length = content[at + 2] << 8 | content[at + 3]
@@ -47,4 +52,4 @@ def jpeg_header(content: bytes) -> JpegHeader | None:
     process, length, bits, parts = content[frame + 1], content[frame + 3], content[frame + 4], content[frame + 9]
     plain = plain and marker == 0xDA and process in KEPT_PROCESSES and bits == 8 and parts in (1, 3) and length == 8 + 3 * parts
     height, width = int.from_bytes(content[frame + 5 : frame + 7], "big"), int.from_bytes(content[frame + 7 : frame + 9], "big")
-    return JpegHeader(process, width, height, parts == 1, plain)
+    return JpegHeader(process, width, height, parts == 1, plain, stray)

@@ -69,7 +69,11 @@ def decode(data: bytes, window: Window, size: int, interpolation: str = "bicubic
     if not _is_jpeg(data) or _header(data)[2] in ("CMYK", "YCCK"):
         return _resize(_pillow(data), window, 1, size, interpolation)
     factor = _factor(window, size)
-    return _resize(_jpeg(data, factor), window, factor, size, interpolation)
+    pixels = _jpeg(data, factor)
+    # Stray bytes between segments harm nothing, yet simplejpeg refuses them whatever it is told.
+    return (
+        _resize(_pillow(data), window, 1, size, interpolation) if pixels is None else _resize(pixels, window, factor, size, interpolation)
+    )
 
 
 def decode_centre(data: bytes, size: int, interpolation: str = "bicubic") -> Pixels:
@@ -107,14 +111,19 @@ def _header(data: bytes) -> tuple[int, int, str]:
     return height, width, space
 
 
-def _jpeg(data: bytes, factor: int) -> Pixels:
-    """Return all of a JPEG at 1/factor scale (sides rounded up), RGB. Bit errors inside the scan are let pass, as DALI does."""
+def _jpeg(data: bytes, factor: int) -> Pixels | None:
+    """Return all of a JPEG at 1/factor scale (sides rounded up), RGB; None where stray bytes stand between its segments.
+
+    Bit errors inside the scan are let pass, as DALI does.
+    """
     import simplejpeg
 
     height, width, _ = _header(data)
     try:
         return simplejpeg.decode_jpeg(data, "RGB", min_height=-(-height // factor), min_width=-(-width // factor), strict=False)
     except ValueError as error:
+        if "extraneous bytes before marker" in str(error):
+            return None
         raise DecodeError(f"JPEG: {error}") from error
 
 

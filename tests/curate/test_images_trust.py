@@ -293,3 +293,17 @@ def test_a_task_is_cut_without_gap_or_overlap(start: int, rows: int) -> None:
     assert (len(parts) == 0) == (rows == 1)
     assert [row for part in parts for row in range(part.start, part.stop)] == ([] if rows == 1 else list(range(start, start + rows)))
     assert all(part.start < part.stop and part.stop - part.start <= -(-rows // 8) for part in parts)
+
+
+@pytest.mark.parametrize("junk", [b"\x00\x11\x22", b"\xff\xff\xff", b"\xff\xd0", b"\xff\x00"])
+@pytest.mark.parametrize("marker", [0xDA, 0xDB, 0xC4, 0xC0])
+def test_bytes_between_segments_never_reach_dali(marker: int, junk: bytes) -> None:
+    """libjpeg passes over them and DALI's parser refuses them: only fill bytes (FF) are kept, the rest is encoded again."""
+    from train.dali import Prover
+
+    plain = encoded(picture(1))
+    at = plain.index(bytes([0xFF, marker]))
+    content = plain[:at] + junk + plain[at:]
+    opened = open_image(content, ImagePolicy())
+    assert (opened.encoded is None) == (junk == b"\xff\xff\xff")
+    assert Prover(1).failing([opened.encoded or content]) == {}

@@ -39,6 +39,12 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     return out.getvalue()
 
 
+def stray(data: bytes) -> bytes:
+    """Return a JPEG with bytes between two of its segments that mean nothing, as some cameras leave them."""
+    scan = data.index(b"\xff\xda")
+    return data[:scan] + b"\x00\x11\x22" + data[scan:]
+
+
 def differences(one: Any, two: Any) -> tuple[float, float]:
     """Return mean and 99th percentile of the absolute difference in levels."""
     apart = np.abs(np.asarray(one).astype(int) - np.asarray(two).astype(int))
@@ -56,6 +62,7 @@ KINDS: dict[str, Callable[[Image.Image], bytes]] = {
     "gray": lambda i: encoded(i.convert("L")),
     "progressive": lambda i: encoded(i, progressive=True),
     "444": lambda i: encoded(i, subsampling=0),
+    "stray bytes": lambda i: stray(encoded(i)),
     "cmyk": lambda i: encoded(i.convert("CMYK")),
     "png": lambda i: encoded(i, "PNG"),
     "webp": lambda i: encoded(i, "WEBP"),
