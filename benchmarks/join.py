@@ -1,9 +1,8 @@
 """The exact near-duplicate join on hashes with the skew of real photos' pHashes, and imagededup on 10,000 of them.
 
-A hash is four 16-bit parts of four random real ones (photos and crops of them), which agree on some 20 bits as often as
-real ones do; 1% are neighbours, one to four bits from another hash; 10% are ties, Zipf over a thousand. What is timed is
-`near_duplicates(hashes, 4)`: equal hashes collapse, all pairs, the choice. Each size runs in a process of its own, that
-has compiled before. The pairs of 50,000 are held against brute force.
+A hash is three thirds of random real ones (photos and crops of them), so its bits depend on one another as theirs do; 1% are neighbours, one to four bits from another hash; 10% are ties, Zipf over
+a thousand. What is timed is `near_duplicates(hashes, 4)`: equal hashes collapse, all pairs, the choice. Each size runs in
+a process of its own, that has compiled before. The pairs of 50,000 are held against brute force.
 
     python benchmarks/join.py [--sizes 1e6 1e7 1e8]
 """
@@ -44,7 +43,8 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(one_size(np.load(arguments.one), int(arguments.sizes[0]))))
         return
-    pool = real_hashes()
+    pool, photo = real_hashes()
+    drawn = np.unique(draw(pool, 100_000))
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"join-{os.getpid()}.npy"
     np.save(path, pool)
     try:
@@ -56,14 +56,14 @@ def main() -> None:
     finally:
         path.unlink()
     value = {
-        "radius": RADIUS, "photos": len(pool), "skew": {"photos": skew(pool), "drawn": skew(draw(pool, 100_000))},
+        "radius": RADIUS, "photos": len(pool), "skew": {"photos": skew(pool, photo), "drawn": skew(drawn, np.arange(len(drawn)))},
         "sizes": sizes, "exponent": exponent(sizes), "peer": peer(pool), "brute": brute(pool),
     }  # fmt: skip
     record("join", value, in_words(value))
 
 
-def real_hashes() -> np.ndarray:
-    """Return the different pHashes of real photos and of crops of them, those of low information left out."""
+def real_hashes() -> tuple[np.ndarray, np.ndarray]:
+    """Return the different pHashes of real photos and of crops of them, those of low information left out, and their photos."""
     import io
 
     from PIL import Image
@@ -88,24 +88,24 @@ def real_hashes() -> np.ndarray:
             crop.save(out, "JPEG", quality=95)
             opened = open_image(out.getvalue(), ImagePolicy())
             if opened.information >= LOW_INFORMATION:
-                found.append(opened.phash)
+                found.append((opened.phash, i))
     if not found:
         raise SystemExit("the real-data sample is not there: PROVENDER_REALDATA names its place")
-    return np.unique(np.array(found, np.uint64))
+    hashes, first = np.unique(np.array([phash for phash, _ in found], np.uint64), return_index=True)
+    return hashes, np.array([i for _, i in found])[first]
 
 
 def draw(pool: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
-    """Return n hashes: parts of real ones put together, 1% of them neighbours and 10% ties."""
+    """Return n hashes: thirds of real ones put together, 1% of them neighbours and 10% ties."""
     rng = np.random.default_rng(seed)
     one = np.uint64(1)
     hashes = np.empty(n, np.uint64)
     hot = pool[rng.integers(0, len(pool), 1000)]
     for start in range(0, n, CHUNK):
         m = min(CHUNK, n - start)
-        parts = pool[rng.integers(0, len(pool), (4, m))]
         h = np.zeros(m, np.uint64)
-        for k in range(4):
-            h |= parts[k] & np.uint64(0xFFFF << 16 * k)
+        for low, high in ((0, 21), (21, 43), (43, 64)):
+            h |= pool[rng.integers(0, len(pool), m)] & np.uint64((1 << high) - (1 << low))
         near = rng.random(m) < 0.01
         others = h[rng.integers(0, m, m)] if start == 0 else hashes[rng.integers(0, start, m)]
         flips = rng.integers(1, RADIUS + 1, m)
@@ -116,22 +116,25 @@ def draw(pool: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
     return hashes
 
 
-def skew(hashes: np.ndarray) -> dict[str, float]:
-    """Return how much likelier than chance two different hashes agree on a block: of 13 bits, and on two of 11 bits."""
+def skew(hashes: np.ndarray, photo: np.ndarray) -> dict[str, float]:
+    """Return how much likelier than chance hashes of two unlike photos agree on a block of 13 bits, and on two of 11 bits;
+    bits are dealt to blocks in turn, as the join does."""
     from itertools import combinations
 
-    from curate.join import blocks
+    def coincidences(keys: np.ndarray) -> float:
+        counts = np.unique(keys, return_counts=True)[1].astype(float)
+        return float((counts * (counts - 1)).sum())
 
-    hashes = np.unique(hashes)
+    bits = (hashes[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+    pairs = len(hashes) * (len(hashes) - 1) - coincidences(photo)
     factors = {}
     for k in (1, 2):
         ratios = []
-        for chosen in combinations(blocks(RADIUS, k), k):
-            key, bits = np.zeros(len(hashes), np.uint64), sum(width for _, width in chosen)
-            for shift, width in chosen:
-                key = key << np.uint64(width) | hashes >> np.uint64(shift) & np.uint64((1 << width) - 1)
-            counts = np.unique(key, return_counts=True)[1].astype(float)
-            ratios.append((counts * (counts - 1)).sum() / len(hashes) / (len(hashes) - 1) * 2.0**bits)
+        for chosen in combinations(range(RADIUS + k), k):
+            own = bits[:, np.concatenate([np.arange(block, 64, RADIUS + k) for block in chosen])]
+            keys = (own << np.arange(own.shape[1], dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
+            together = coincidences(keys) - coincidences(keys << np.uint64(24) | photo.astype(np.uint64))
+            ratios.append(together / pairs * 2.0 ** own.shape[1])
         factors[f"{k} blocks"] = round(float(np.mean(ratios)), 2)
     return factors
 

@@ -41,7 +41,7 @@ def near_duplicates(hashes: U64, radius: int, threads: int = 0, most_pairs: int 
     n = len(hashes)
     if n * n <= FEW:
         return _choose_among_few(hashes, radius)
-    from curate.join import Column, collapse, partition, spread
+    from curate.join import Column, collapse, sorted_by_hash, spread
 
     _check(n)
     threads = threads or default_workers()
@@ -50,8 +50,7 @@ def near_duplicates(hashes: U64, radius: int, threads: int = 0, most_pairs: int 
     with ThreadPoolExecutor(threads) as pool:
         # Equal hashes collapse onto their most preferred sample first: no huge buckets, and the same result.
         column = Column(np.ascontiguousarray(hashes, np.uint64), np.arange(n, dtype=np.uint32))
-        for shift in range(0, 64, 11):
-            column, _ = partition(column, shift, min(11, 64 - shift), pool, threads)
+        column = sorted_by_hash(column, pool, threads)
         column = column[: collapse(column.hashes, column.ids, stands_for)]
         if radius:
             _choose_among_many(column, radius, pool, threads, most_pairs, kept_by)
