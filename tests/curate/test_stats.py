@@ -1,0 +1,237 @@
+"""Statistics against plain Counters over the same rows; however rows are split, they add up to the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.report import stats
+from curate.report.stats import add_up, count_rows, merged, open_statistics, parts, path_of, read_statistics, write_statistics
+from curate.report.wordcount import tokens
+from shards.manifest import Manifest, read_manifest
+from shards.schema import SIDECAR, arrow_schema
+
+KINDS = {name: kind for name, kind in zip(arrow_schema(SIDECAR).names, arrow_schema(SIDECAR).types, strict=True) if name in stats.COUNTED}
+CAPTIONS = st.text("ab'É \u0301", max_size=12) | st.text(max_size=8) | st.none()
+ROW = st.fixed_dictionaries({
+    "source": st.sampled_from(["redcaps", "wit", ""]),
+    "caption": CAPTIONS,
+    "width": st.integers(1, 5) | st.none(),
+    "height": st.integers(0, 5),
+    "bytes": st.integers(0, 2**40),
+    "original_format": st.sampled_from(["JPEG", "PNG", None]),
+})  # fmt: skip
+ROWS = st.lists(ROW, max_size=12)
+
+
+def table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=pa.schema(list(KINDS.items())))
+
+
+def three(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def naive(rows: Iterable[dict[str, Any]]) -> dict[tuple[Any, ...], tuple[int, int]]:
+    """Return {(source, kind, text, value): (count, captions)}."""
+    count, holding = Counter[tuple[Any, ...]](), Counter[tuple[Any, ...]]()
+    for row in rows:
+        found: list[tuple[str, str | None, float | None]] = [("samples", None, None)]
+        if (caption := row["caption"]) is not None:
+            words = tokens(caption)
+            found += [("word", word, None) for word in words]
+            found += [("bigram", f"{a} {b}", None) for a, b in itertools.pairwise(words)]
+            found += [("words", None, len(words)), ("characters", None, len(caption))]
+            holding.update((row["source"], "word", word, None) for word in set(words))
+        found += [(name, None, row[name]) for name in ("width", "height") if row[name] is not None]
+        if row["width"] and row["height"]:
+            found.append(("aspect", None, three(row["width"] / row["height"])))
+        found.append(("bytes", None, three(row["bytes"])))
+        found += [("format", row["original_format"], None)] if row["original_format"] else []
+        count.update((row["source"], *what) for what in found)
+    return {key: (n, holding[key]) for key, n in count.items()}
+
+
+def as_dict(found: pa.Table) -> dict[tuple[Any, ...], tuple[int, int]]:
+    rows = [tuple(row.values()) for row in found.to_pylist()]
+    assert len({row[:4] for row in rows}) == len(rows)
+    return {row[:4]: (row[4], row[5] or 0) for row in rows}
+
+
+@given(ROWS)
+@settings(deadline=None)
+def test_statistics_are_the_counters(rows: list[dict[str, Any]]) -> None:
+    found = count_rows(table(rows))
+    assert found.schema == stats.schema()
+    assert as_dict(found) == naive(rows)
+
+
+@given(st.lists(ROWS, max_size=4), st.randoms())
+@settings(deadline=None)
+def test_any_split_in_any_order_adds_up_to_the_same(blocks: list[list[dict[str, Any]]], rng: Any) -> None:
+    rows = [row for block in blocks for row in block]
+    rng.shuffle(rows)
+    whole, counted = count_rows(table(rows)), [count_rows(table(block)) for block in blocks]
+    assert merged(counted).equals(whole)
+    assert merged([merged(counted[:2]), *counted[2:]]).equals(whole)
+    assert merged(counted[::-1]).equals(whole)
+
+
+@given(st.lists(ROWS, max_size=3))
+@settings(deadline=None, max_examples=15)
+def test_files_add_up_to_the_same(tmp_path_factory: pytest.TempPathFactory, blocks: list[list[dict[str, Any]]]) -> None:
+    folder = tmp_path_factory.mktemp("it's stats")
+    paths = [str(folder / f"{i}.parquet") for i in range(len(blocks))]
+    for path, block in zip(paths, blocks, strict=True):
+        write_statistics(path, count_rows(table(block)))
+        assert read_statistics(path).equals(count_rows(table(block)))  # type: ignore[union-attr]
+    assert sums(paths) == naive(row for block in blocks for row in block)
+
+
+def sums(paths: list[str]) -> dict[tuple[Any, ...], tuple[int, int]]:
+    with add_up(paths) as con:
+        return all_of(con)
+
+
+def all_of(con: Any) -> dict[tuple[Any, ...], tuple[int, int]]:
+    found = [
+        *con.sql("SELECT source, 'word', word, NULL, count, captions FROM words").fetchall(),
+        *con.sql("SELECT source, 'bigram', bigram, NULL, count, 0 FROM bigrams").fetchall(),
+        *con.sql("SELECT source, kind, text, value, count, 0 FROM others").fetchall(),
+    ]
+    assert len({row[:4] for row in found}) == len(found)
+    return {row[:4]: row[4:] for row in found}
+
+
+def test_columns_that_are_not_there_are_not_counted() -> None:
+    found = count_rows(pa.table({"caption": ["a dog", None]}))
+    assert set(found["kind"].to_pylist()) == {"samples", "word", "bigram", "words", "characters"}
+    assert as_dict(found)["", "samples", None, None] == (2, 0)
+    assert as_dict(count_rows(pa.table({"width": [3, 3]}))) == {("", "samples", None, None): (2, 0), ("", "width", None, 3.0): (2, 0)}
+
+
+@given(st.floats(1e-6, 1e12) | st.integers(1, 2**50).map(float))
+def test_three_digits_are_within_half_a_percent(value: float) -> None:
+    (found,) = stats.three_digits(np.array([value])).tolist()
+    assert found == three(found)
+    assert abs(found - value) <= 0.005001 * value
+    assert stats.three_digits(np.array([found])).tolist() == [found]
+
+
+def test_a_row_group_holds_one_kind_and_equal_statistics_are_equal_bytes(tmp_path: Path) -> None:
+    rows = [
+        {"source": "s", "caption": f"a dog number {i}", "width": i, "height": 3, "bytes": i, "original_format": "PNG"} for i in range(9)
+    ]
+    for name, order in (("a", rows), ("b", rows[::-1])):
+        write_statistics(str(tmp_path / name), count_rows(table(order)))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    file = pq.ParquetFile(tmp_path / "a")
+    kinds = [set(file.read_row_group(i)["kind"].to_pylist()) for i in range(file.num_row_groups)]
+    assert all(len(kind) == 1 for kind in kinds)
+
+
+def test_shards_are_counted_once(make_shards: Callable[..., str], tmp_path: Path) -> None:
+    manifest = read_manifest(make_shards(20, per_shard=8))
+    first = parts(manifest, str(tmp_path), engine="inline")
+    assert first == [path_of(manifest, entry) for entry in manifest.shards]
+    assert [Path(path).relative_to(manifest.folder).as_posix() for path in first] == [f"stats/{i:05d}.parquet" for i in range(3)]
+    for path in first:
+        os.utime(path, ns=(1, 1))
+    assert parts(manifest, str(tmp_path), engine="inline") == first
+    assert {os.stat(path).st_mtime_ns for path in first} == {1}
+    assert sums(first) == naive(kept_rows(manifest))
+
+
+def kept_rows(manifest: Manifest) -> list[dict[str, Any]]:
+    """The rows in use, by the manifest's own words: sidecars in order, and `use`."""
+    rows = []
+    for entry in manifest.shards:
+        whole = pq.read_table(manifest.path_of(entry, ".parquet")).to_pylist()
+        rows += [whole[i] for start, stop in entry.ranges for i in range(start, stop)]
+    return rows
+
+
+def test_a_cut_shard_is_counted_anew(make_shards: Callable[..., str], tmp_path: Path) -> None:
+    whole = read_manifest(make_shards(20, per_shard=8))
+    beside = parts(whole, str(tmp_path), engine="inline")
+    before = [Path(path).read_bytes() for path in beside]
+    shards = (whole.shards[0], whole.shards[1].cut(np.array([1, 2, 6])))
+    cut = dataclasses.replace(whole, shards=shards, samples=11)
+    with open_statistics(cut, engine="inline") as con:
+        assert all_of(con) == naive(kept_rows(cut))
+    assert [Path(path).read_bytes() for path in beside] == before
+
+
+def test_statistics_out_of_date_are_counted_anew(make_shards: Callable[..., str], tmp_path: Path) -> None:
+    old, new = read_manifest(make_shards(8, "old", seed=1)), read_manifest(make_shards(8, "new", seed=2))
+    (stale,) = parts(old, str(tmp_path), engine="inline")
+    os.makedirs(os.path.dirname(path_of(new, new.shards[0])))
+    shutil.copy(stale, path_of(new, new.shards[0]))
+    assert sums(parts(new, str(tmp_path), engine="inline")) == naive(kept_rows(new)) != naive(kept_rows(old))
+    assert read_statistics(stale, "another sidecar") is None
+    table = pq.read_table(stale)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"version": b"0"}), stale)
+    assert read_statistics(stale, old.shards[0].sidecar_sha256) is None
+
+
+def test_another_sets_folder_is_read_and_never_written(make_shards: Callable[..., str], tmp_path: Path) -> None:
+    whole = read_manifest(make_shards(20, per_shard=8))
+    entries = tuple(dataclasses.replace(entry, path=f"../build/{entry.path}") for entry in whole.shards)
+    subset = dataclasses.replace(whole, shards=entries, folder=str(tmp_path / "subset"))
+    aside = tmp_path / "aside"
+    (tmp_path / "subset").mkdir()
+    found = parts(subset, str(aside), engine="inline")
+    assert {Path(path).parent for path in found} == {aside}
+    assert not (Path(whole.folder) / "stats").exists()
+    beside = parts(whole, str(tmp_path), engine="inline")
+    assert [os.path.realpath(path) for path in parts(subset, str(aside), engine="inline")] == beside
+    assert sums(beside) == sums(found)
+
+
+def test_shards_without_sidecars_are_counted_from_their_captions(make_shards: Callable[..., str]) -> None:
+    ours = read_manifest(make_shards(12, per_shard=8))
+    foreign = dataclasses.replace(ours, shards=tuple(dataclasses.replace(entry, sidecar_sha256="") for entry in ours.shards))
+    with open_statistics(foreign, engine="inline") as con:
+        found = all_of(con)
+    assert found == {key: n for key, n in naive(kept_rows(ours)).items() if key[1] in ("samples", "word", "bigram", "words", "characters")}
+    assert not (Path(ours.folder) / "stats").exists()
+
+
+def test_workers_count_as_one_process_does(make_shards: Callable[..., str], tmp_path: Path) -> None:
+    manifest = read_manifest(make_shards(20, per_shard=8))
+    found = parts(manifest, str(tmp_path), workers=2)
+    assert sorted(found) == [path_of(manifest, entry) for entry in manifest.shards]
+    assert sums(found) == naive(kept_rows(manifest))
+
+
+def test_remote_statistics(make_shards: Callable[..., str]) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    manifest = read_manifest(make_shards(20, per_shard=8))
+    memory.put(manifest.folder, "/statistics", recursive=True)
+    try:
+        remote = read_manifest("memory://statistics")
+        with open_statistics(remote, engine="inline") as con:
+            assert all_of(con) == naive(kept_rows(manifest))
+        assert memory.exists("/statistics/stats/00002.parquet")
+    finally:
+        memory.rm("/statistics", recursive=True)
+
+
+def test_no_shards() -> None:
+    assert sums([]) == {}
+    assert merged([]).num_rows == 0
