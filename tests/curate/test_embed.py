@@ -137,5 +137,5 @@ def test_the_ledger_shows_the_score() -> None:
 
     from curate.filters.clip_score import Options, detail
 
-    query = f'SELECT {detail(Options())} FROM (VALUES (0.21345), (NULL::DOUBLE)) AS t("{SCORE}")'
+    query = f'SELECT {detail(Options())} FROM (VALUES (0.2134), (NULL::DOUBLE)) AS t("{SCORE}")'
     assert duckdb.sql(query).fetchall() == [("score 0.2134",), ("no score",)]

@@ -42,7 +42,9 @@ def test_profanity_is_told_by_class(tmp_path: Path, capsys: pytest.CaptureFixtur
     for i, name in enumerate(["cock", "cock", "hen"]):
         (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / name / f"{i}.jpg").write_bytes(encoded(picture(i)))
-    code, out, _ = dry(capsys, "--source", "folder", "--input", tmp_path / "set", "--template", "a shitty photo of a {}", "--samples", "all")
+    code, out, _ = dry(
+        capsys, "--source", "folder", "--input", tmp_path / "set", "--template", "a shitty photo of a {}", "--samples", "all"
+    )
     assert code == 0
     assert "by class: cock 2, hen 1" in out
 

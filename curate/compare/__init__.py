@@ -10,9 +10,9 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
-from curate.facts import facts
+from curate.compare.facts import facts
+from curate.compare.vocabulary import vocabulary
 from curate.listing import connect, scalar
-from curate.vocabulary import vocabulary
 from shards.core import fs
 from shards.core.config import option
 from shards.core.console import Progress, emit, table
