@@ -1,8 +1,9 @@
 """The exact near-duplicate join on hashes with the skew of real photos' pHashes, and imagededup on 10,000 of them.
 
-A hash is three thirds of random real ones (photos and crops of them), so its bits depend on one another as theirs do; 1% are neighbours, one to four bits from another hash; 10% are ties, Zipf over
-a thousand. What is timed is `near_duplicates(hashes, 4)`: equal hashes collapse, all pairs, the choice. Each size runs in
-a process of its own, that has compiled before. The pairs of 50,000 are held against brute force.
+A hash is three thirds of random real ones (photos and crops of them), so its bits depend on one another nearly as theirs
+do; 1% are neighbours, one to four bits from another hash; 10% are ties, Zipf over a thousand. What is timed is
+`near_duplicates(hashes, 4)`: equal hashes collapse, all pairs, the choice. Each size runs in a process of its own, that
+has compiled before. The pairs of 50,000 are held against brute force.
 
     python benchmarks/join.py [--sizes 1e6 1e7 1e8]
 """

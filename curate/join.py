@@ -93,11 +93,13 @@ def join(left: Column, right: Column | None, radius: int, pool: Executor, thread
     layout = blocks(radius, k)
     left = _interleaved(left, len(layout), pool, threads)
     right = None if right is None else _interleaved(right, len(layout), pool, threads)
+    a = _room(n)  # used again for each block: fresh memory costs the system as much as a pass
+    b = a if right is None else _room(m)
     found: list[U64] = []
     total = 0
     for first in range(radius + 1):
-        a, edges_a = partition(left, *layout[first], pool, threads)
-        b, edges_b = (a, edges_a) if right is None else partition(right, *layout[first], pool, threads)
+        edges_a = partition(left, *layout[first], a, pool, threads)
+        edges_b = edges_a if right is None else partition(right, *layout[first], b, pool, threads)
         task = partial(_join_span, a, edges_a, b, edges_b, layout, first, k, radius, most)
         for pairs in pool.map(task, _spans(edges_a + edges_b, threads * TASKS_PER_THREAD)):
             found.append(pairs)
@@ -123,10 +125,15 @@ def sorted_by_hash(column: Column, pool: Executor, threads: int) -> Column:
     """Return a column in the order of its hashes, and of its ids where those are in order: parted in memory once, the
     parts sorted digit by digit within the cache."""
     width = min(12, (len(column) >> 15).bit_length())
-    column, edges = partition(column, min(HASH_BITS - 1, HASH_BITS - width), width, pool, threads)
+    out = _room(len(column))
+    edges = partition(column, min(HASH_BITS - 1, HASH_BITS - width), width, out, pool, threads)
     spans = _spans(edges, threads * TASKS_PER_THREAD)
-    list(pool.map(lambda span: _sort_partitions(column.hashes, column.ids, edges, span[0], span[1], HASH_BITS - width), spans))
-    return column
+    list(pool.map(lambda span: _sort_partitions(out.hashes, out.ids, edges, span[0], span[1], HASH_BITS - width), spans))
+    return out
+
+
+def _room(n: int) -> Column:
+    return Column(np.empty(n, np.uint64), np.empty(n, np.uint32))
 
 
 def _shares(n: int, threads: int) -> list[tuple[int, int]]:
@@ -153,8 +160,8 @@ def _join_span(
         room = count
 
 
-def partition(column: Column, shift: int, width: int, pool: Executor, threads: int) -> tuple[Column, I64]:
-    """Return the hashes bucketed by `width` bits from `shift` on, in stable order, and the buckets' 2**width + 1 edges."""
+def partition(column: Column, shift: int, width: int, out: Column, pool: Executor, threads: int) -> I64:
+    """Put the hashes into `out`, bucketed by `width` bits from `shift` on, in stable order; returns the buckets' 2**width + 1 edges."""
     n = len(column)
     ranges = _shares(n, threads)
     counts = np.zeros((threads, 1 << width), np.int64)
@@ -162,9 +169,8 @@ def partition(column: Column, shift: int, width: int, pool: Executor, threads: i
     edges = np.zeros((1 << width) + 1, np.int64)
     np.cumsum(counts.sum(0), out=edges[1:])
     cursors = edges[:-1] + np.cumsum(counts, 0) - counts
-    out = Column(np.empty(n, np.uint64), np.empty(n, np.uint32))
     list(pool.map(lambda t: _move(column.hashes, column.ids, *ranges[t], shift, cursors[t], out.hashes, out.ids), range(threads)))
-    return out, edges
+    return edges
 
 
 def _spans(edges: I64, count: int) -> list[tuple[int, int]]:
