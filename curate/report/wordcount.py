@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _ASCII_WORD = re.compile(r"[0-9a-z]+(?:'[0-9a-z]+)*")
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,23 @@ def tokens(caption: str) -> list[str]:
     """
     if caption.isascii():
         return _ASCII_WORD.findall(caption.lower())
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", caption).casefold())
-    invisible, word = _patterns()
-    return word.findall(invisible.sub("", folded).replace("\u2019", "'"))
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", caption).casefold()).replace("\u2019", "'")
+    marks, invisible, word = _beyond_letters()
+    if not invisible.isdisjoint(folded):
+        folded = "".join(c for c in folded if c not in invisible)
+    return (_WORD if marks.isdisjoint(folded) else word).findall(folded)
 
 
 @cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return what matches invisible characters and what matches a word, by the categories of this Python's Unicode."""
+def _beyond_letters() -> tuple[frozenset[str], frozenset[str], re.Pattern[str]]:
+    """Return the marks and the invisible characters of this Python's Unicode, and what matches a word with marks in it."""
     planes = (*range(0x80, 0x20000), *range(0xE0000, 0xF0000))  # the others hold ideographs and private characters alone
     characters = [(c, unicodedata.category(c)) for c in map(chr, planes)]
-    selectors = {chr(c) for c in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))}
-    marks = "".join(c for c, category in characters if category in ("Mn", "Mc") and c not in selectors)
-    invisible = "".join(c for c, category in characters if (category == "Cf" and c != "\u200b") or c in selectors)
-    run = f"(?:[^\\W_][{marks}]*)+"
-    return re.compile(f"[{invisible}]+"), re.compile(f"{run}(?:'{run})*")
+    selectors = frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+    marks = frozenset(c for c, category in characters if category in ("Mn", "Mc")) - selectors
+    invisible = selectors | {c for c, category in characters if category == "Cf"} - {"\u200b"}
+    run = f"[^\\W_]+(?:[{''.join(sorted(marks))}]+[^\\W_]*)*"
+    return marks, invisible, re.compile(f"{run}(?:'{run})*")
 
 
 def count(captions: pa.ChunkedArray | pa.Array | Iterable[str]) -> Counts:
