@@ -57,7 +57,8 @@ def overall(sets: list[ExcludedSet]) -> dict[str, Any]:
     copies = sum(len(s.planted) for s in sets)
     found = [(len(s.planted), recall(s, Exclude())) for s in sets]
     shares = {mode: {kind: sum(n * r[mode][kind] for n, r in found) / copies for kind in KINDS} for mode in (ALONE, ALL)}
-    return {"copies": copies, **shares}
+    plain = sum(int((s.planted[:, 0] == 0).sum()) for s in sets) / copies
+    return {"copies": copies, "plain": plain, **shares}
 
 
 def mistaken(sets: list[ExcludedSet]) -> dict[str, Any]:
@@ -118,11 +119,10 @@ def in_words(value: dict[str, Any]) -> str:
     """Return the line for RESULTS.md."""
     alone, views = value["recall"][ALONE], value["recall"][ALL]
     kinds = ", ".join(f"{kind} {views[kind]:.0%} ({alone[kind]:.0%})" for kind in KINDS)
-    plain = sum(s["low_information"] for s in value["sets"].values()) / sum(s["images"] for s in value["sets"].values())
     found, speeds, search, wrong = value["cifar"], value["speed"], value["search"], value["mistaken"]
     return (
         f"pHash within 4 bits of one of {len(VIEWS)} views of a test image (of the image as it is, as imagededup would): recall on "
-        f"{value['recall']['copies']} planted copies of real photos each, {plain:.0%} of them too plain for a hash: {kinds}; "
+        f"{value['recall']['copies']} planted copies of real photos each, {value['recall']['plain']:.0%} of them too plain for a hash: {kinds}; "
         f"CIFAR-10 test–train duplicates {found[ALL]} ({found[ALONE]}) of {found['pairs']}; {wrong['wrong']} of {wrong['photos']:,} "
         f"unlike photos mistaken; {speeds[ALL]:.0f} ({speeds[ALONE]:.0f}) test images/CPU-s; {search['build']:,} hashes against "
         f"{search['views']:,} views in {search['wall_s']:.1f} s ({search['cpu_s']:.1f} CPU-s)."
