@@ -119,10 +119,11 @@ def in_words(value: dict[str, Any]) -> str:
     """Return the line for RESULTS.md."""
     alone, views = value["recall"][ALONE], value["recall"][ALL]
     kinds = ", ".join(f"{kind} {views[kind]:.0%} ({alone[kind]:.0%})" for kind in KINDS)
+    plain = value["recall"]["plain"]
     found, speeds, search, wrong = value["cifar"], value["speed"], value["search"], value["mistaken"]
     return (
         f"pHash within 4 bits of one of {len(VIEWS)} views of a test image (of the image as it is, as imagededup would): recall on "
-        f"{value['recall']['copies']} planted copies of real photos each, {value['recall']['plain']:.0%} of them too plain for a hash: {kinds}; "
+        f"{value['recall']['copies']} planted copies of real photos each, {plain:.0%} of them too plain for a hash: {kinds}; "
         f"CIFAR-10 test–train duplicates {found[ALL]} ({found[ALONE]}) of {found['pairs']}; {wrong['wrong']} of {wrong['photos']:,} "
         f"unlike photos mistaken; {speeds[ALL]:.0f} ({speeds[ALONE]:.0f}) test images/CPU-s; {search['build']:,} hashes against "
         f"{search['views']:,} views in {search['wall_s']:.1f} s ({search['cpu_s']:.1f} CPU-s)."
