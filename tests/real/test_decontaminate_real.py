@@ -49,7 +49,7 @@ def test_what_each_mode_finds_of_the_known_pairs(cifar: Path, tmp_path: Path, ca
             if (np.bitwise_count(views[test.names.index(t)] ^ np.uint64(hashes[n])) <= 4).any() and test.usable[test.names.index(t)]
         }
         assert {(t, n) for t, n, _ in pairs if (t, hashes[n]) in hits} == one_by_one
-        shares[mode] = [np.mean([(t, n) in one_by_one for t, n, j in pairs if j == judgment]) for judgment in (1, 2)]
+        shares[mode] = [round(float(np.mean([(t, n) in one_by_one for t, n, j in pairs if j == judgment])), 3) for judgment in (1, 2)]
     with capsys.disabled():
         print(f"\nCIFAR-10 test-train pairs found at r <= 4 (near duplicates, very similar): {shares}", end=" ")  # noqa: T201
     as_it_is, with_views = shares.values()
