@@ -59,11 +59,10 @@ def count_rows(rows: pa.Table) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if "source" not in rows.column_names:
-        rows = rows.append_column("source", pa.repeat("", rows.num_rows))
-    parts = [schema().empty_table()]
-    for source in pc.unique(rows["source"]):
-        own = rows.filter(pc.equal(rows["source"], source))
+    n, parts = rows.num_rows, [schema().empty_table()]
+    sources = pc.fill_null(rows["source"], "") if "source" in rows.column_names else pa.chunked_array([pa.repeat("", n)])
+    for source in pc.unique(sources):
+        own = rows.filter(pc.equal(sources, source))
         parts += [part.set_column(0, "source", pa.repeat(source, part.num_rows)) for part in _of_source(own)]
     return ordered(pa.concat_tables(parts))
 
@@ -150,19 +149,20 @@ def write_statistics(path: str, table: pa.Table, sidecar: str = "") -> None:
     """Write a shard's statistics; equal ones give equal bytes.
 
     Args:
-        table: from `count_rows` or `merged`: ordered, so that a row group holds one kind, and a reader skips the others.
+        table: from `count_rows` or `merged`: ordered. A row group holds one kind of one source: a reader skips the others.
         sidecar: sha256 of the sidecar that was counted.
     """
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
     written = table.schema.with_metadata({"sidecar": sidecar, "version": VERSION})
     # Sorted text packs best as what it adds to the row before: half the size, and quicker to read, than a dictionary.
     coding: dict[str, Any] = {"use_dictionary": ["source", "kind", "value", "count"], "column_encoding": {"text": "DELTA_BYTE_ARRAY"}}
-    kinds = table["kind"].to_numpy()
-    cuts = [0, *(np.flatnonzero(kinds[1:] != kinds[:-1]) + 1).tolist(), len(kinds)] if len(kinds) else []
+    groups = np.asarray(pc.binary_join_element_wise(table["kind"], table["source"], "\0"))
+    cuts = [0, *(np.flatnonzero(groups[1:] != groups[:-1]) + 1).tolist(), len(groups)] if len(groups) else []
     with pq.ParquetWriter(sink, written, compression="zstd", **coding) as writer:
         for start, stop in itertools.pairwise(cuts):
             writer.write_table(table.slice(start, stop - start).replace_schema_metadata(written.metadata))
@@ -265,18 +265,24 @@ def add_up(paths: list[str]) -> Iterator[duckdb.DuckDBPyConnection]:
     import fsspec
 
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as con:
-        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET preserve_insertion_order = false")
+        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET preserve_insertion_order = false; SET parquet_metadata_cache = true")
         con.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
+        con.execute("CREATE TABLE words (source VARCHAR, word VARCHAR, count BIGINT, captions BIGINT)")
+        con.execute("CREATE TABLE bigrams (source VARCHAR, bigram VARCHAR, count BIGINT)")
+        con.execute("CREATE TABLE others (source VARCHAR, kind VARCHAR, text VARCHAR, value DOUBLE, count BIGINT)")
         for protocol in sorted({path.partition("://")[0] for path in paths if fs.is_remote(path)}):
             con.register_filesystem(fsspec.filesystem(protocol))
-        if not paths:
-            con.register("parts", schema().empty_table())
-        source = "read_parquet($paths)" if paths else "parts"
-        for name, columns, condition in (
-            ("words", "source, text AS word, sum(count)::BIGINT AS count, sum(captions)::BIGINT AS captions", "kind = 'word'"),
-            ("bigrams", "source, text AS bigram, sum(count)::BIGINT AS count", "kind = 'bigram'"),
-            ("others", "source, kind, text, value, sum(count)::BIGINT AS count", "kind NOT IN ('word', 'bigram')"),
-        ):
-            query = f"CREATE TABLE {name} AS SELECT {columns} FROM {source} WHERE {condition} GROUP BY ALL"
-            con.execute(query, {"paths": paths} if paths else None)
+        if paths:
+            _sum(con, paths)
         yield con
+
+
+def _sum(con: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
+    """Fill the tables. A source at a time, since a key of one text is half the work and memory."""
+    others = "SELECT source, kind, text, value, sum(count) FROM read_parquet($paths) WHERE kind NOT IN ('word', 'bigram') GROUP BY ALL"
+    con.execute(f"INSERT INTO others {others}", {"paths": paths})
+    for (source,) in con.execute("SELECT source FROM others WHERE kind = 'samples' ORDER BY source").fetchall():
+        given = {"paths": paths, "source": source}
+        for table, kind, sums in (("words", "word", "sum(count), sum(captions)"), ("bigrams", "bigram", "sum(count)")):
+            where = f"kind = '{kind}' AND source = $source"
+            con.execute(f"INSERT INTO {table} SELECT $source, text, {sums} FROM read_parquet($paths) WHERE {where} GROUP BY text", given)
