@@ -58,23 +58,28 @@ def test_two_workers_write_what_one_writes(pool: Path, reference: dict[str, str]
     assert digests(tmp_path / "out") == reference
 
 
+def files(folder: Path) -> int:
+    """Count files in a tree that changes meanwhile."""
+    return sum(len(names) for *_, names in os.walk(folder))
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_and_resumed(pool: Path, reference: dict[str, str], tmp_path: Path) -> None:
+    """Each try is killed, the whole tree of it, once it has brought a random number of files into work folder and build."""
     rng, out, kills = random.Random(os.environ.get("PROVENDER_KILL_SEED", "0")), tmp_path / "out", 0
-    for attempt in range(40):
-        patience = rng.uniform(0.5, 5.0) if attempt < 12 else 600.0
+    while True:
+        enough = files(tmp_path) + rng.randint(1, 40) if kills < 12 else sys.maxsize
         process = subprocess.Popen(
             command(pool, out, workers=2), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
         )
-        try:
-            process.wait(timeout=patience)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # the whole tree, workers too
-            process.wait()
-            kills += 1
-            continue
-        assert process.returncode == 0
-        break
+        while process.poll() is None and files(tmp_path) < enough:
+            time.sleep(0.002)
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert process.returncode == 0
     assert kills >= 3
     assert digests(out) == reference
 
