@@ -69,7 +69,7 @@ def one(folder: Path, table: str, write: bool) -> dict[str, Any]:
     if write:
         members = plan.members_of(recipe(), decided)
         watch.run("plan", plan.plan, recipe(), decided, work, out, members)
-        watch.run("ledger", plan.write_ledger, decided.con, out)
+        watch.run("ledger", plan.write_ledger, decided.con, out, work)
         decided.con.execute("CREATE VIEW ranked AS SELECT * REPLACE (if(rank < 0, rank_key, rank) AS rank) FROM decided")
         watch.run("examples", choose_examples, decided.con, "ranked")
         figures["write_rss"] = _peak()

@@ -212,7 +212,7 @@ def _write(
 
     members = members_of(recipe, decided)
     entries = write(plan(recipe, decided, work, output, members), decided.kept, _workers(config), config.engine)
-    write_ledger(decided.con, output)
+    write_ledger(decided.con, output, work)
     decided.con.execute("CREATE VIEW ranked AS SELECT * REPLACE (CASE WHEN rank < 0 THEN rank_key ELSE rank END AS rank) FROM decided")
     picks = choose_examples(decided.con, "ranked")
     if found.excluded:

@@ -30,7 +30,7 @@ from shards.core.engine import Done, map_unordered
 from shards.core.errors import RunError, TornFileError
 
 FIRST_PART, PART = 32, 512
-MEMORY = "3GB"  # of a database; what does not fit goes to disk
+MEMORY = "4GB"  # of a database; what does not fit goes to disk
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from curate.decide import Decided
 from curate.listing import scalar
 from curate.measure import columns_of
 from curate.recipe import Recipe
+from curate.sorting import BATCH_ROWS, sorted_batches
 from curate.table import POINTER, table_sha256
 from curate.write import WriteTask, as_json, text_members
 from shards import tar
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-LEDGER_ROWS, BATCH_ROWS = 1_000_000, 65_536
+LEDGER_ROWS = 1_000_000
 WRITER_VERSION = 2
 
 
@@ -57,16 +58,16 @@ def plan(recipe: Recipe, decided: Decided, work: str, output: str, members: tupl
     fs.make_dirs(folder)
     pointer = ", ".join(f'"{name}"' for name, _ in POINTER)
     own = "".join(f', "{name}"' for name, _ in columns_of(recipe))
-    reader = decided.con.sql(f"""
+    query = f"""
         SELECT uid AS key, uid, source, source_id, url, caption, caption_raw, coalesce(merged.captions, m.captions) AS captions,
                width, height, original_width, original_height, original_format, bytes, sha256, original_sha256,
                lpad(lower(to_hex(phash)), 16, '0') AS phash, rank, class_index AS class, licence, class_name, meta{own},
                {pointer}
         FROM measured m JOIN (SELECT place, rank FROM decided WHERE decision = 'kept') d USING (place) LEFT JOIN merged USING (place)
-        ORDER BY rank
-    """).to_arrow_reader(BATCH_ROWS)
+    """
+    batches = sorted_batches(decided.con, query, "rank", f"rank / {max(1, decided.kept)}", decided.kept, folder)
     tasks, starts = [], [0]
-    for number, rows in enumerate(_cut(reader, size, recipe.shards.bytes, members, columns_of(recipe))):
+    for number, rows in enumerate(_cut(batches, size, recipe.shards.bytes, members, columns_of(recipe))):
         key = digest([WRITER_VERSION, list(members), table_sha256(rows.drop_columns([name for name, _ in POINTER]))])
         path = fs.join(folder, f"{key}.parquet")
         with fs.atomic_write(path) as file:
@@ -79,13 +80,15 @@ def plan(recipe: Recipe, decided: Decided, work: str, output: str, members: tupl
     return tasks
 
 
-def _cut(reader: Any, size: int, most: int | None, members: tuple[str, ...], columns: tuple[tuple[str, str], ...]) -> Iterator[pa.Table]:
+def _cut(
+    batches: Iterable[pa.RecordBatch], size: int, most: int | None, members: tuple[str, ...], columns: tuple[tuple[str, str], ...]
+) -> Iterator[pa.Table]:
     """Yield the rows of one shard after the other: `size` samples, fewer where the tar would pass `most` bytes."""
     import pyarrow as pa
 
     wanted = arrow_schema((*SIDECAR, ("class_name", "string"), ("meta", "string"), *columns, *POINTER))
     left = wanted.empty_table()
-    for batch in reader:
+    for batch in batches:
         left = pa.concat_tables([left, pa.Table.from_batches([batch]).cast(wanted)])
         while left.num_rows >= size:
             count = _fit(left.slice(0, size), most, members)
@@ -120,31 +123,33 @@ def _sizes(rows: pa.Table, members: tuple[str, ...]) -> list[Any]:
     return [sizes.astype(np.int64) for sizes in found]
 
 
-def write_ledger(con: duckdb.DuckDBPyConnection, output: str) -> None:
+def write_ledger(con: duckdb.DuckDBPyConnection, output: str, work: str) -> None:
     """Write the ledger: one row per input sample, sorted by uid, in parts. It names shards: plan first."""
     import pyarrow.parquet as pq
 
     folder = fs.join(output, "ledger")
     fs.make_dirs(folder)
     shards = con.sql("FROM shards ORDER BY start").to_arrow_table()
-    reader = con.sql("""
+    query = """
         SELECT m.uid, m.source, source_id, input, row, decision::VARCHAR AS decision, reason::VARCHAR AS reason, d.detail,
                coalesce(replace(duplicate_of::VARCHAR, '-', ''), '') AS duplicate_of, rank, caption_raw
-        FROM measured m JOIN decided d USING (place) ORDER BY d.uid, m.source, input, row
-    """).to_arrow_reader(BATCH_ROWS)
-    for number, part in enumerate(_ledger_parts(reader, shards)):
+        FROM measured m JOIN decided d USING (place)
+    """
+    rows = scalar(con, "SELECT count(*) FROM decided")
+    batches = sorted_batches(con, query, "uid, source, input, row", "('0x' || left(uid, 8))::BIGINT / 4294967296", rows, work)
+    for number, part in enumerate(_ledger_parts(batches, shards)):
         with fs.atomic_write(fs.join(folder, f"{number:05d}.parquet")) as file:
             pq.write_table(part, file, compression="zstd", row_group_size=BATCH_ROWS)
 
 
-def _ledger_parts(reader: Any, shards: pa.Table) -> Iterator[pa.Table]:
+def _ledger_parts(batches: Iterable[pa.RecordBatch], shards: pa.Table) -> Iterator[pa.Table]:
     """Yield the ledger in tables of about LEDGER_ROWS rows; an empty ledger is one empty table."""
     import pyarrow as pa
 
     schema = arrow_schema(LEDGER)
     starts, names = shards["start"].to_numpy(), shards["name"].combine_chunks()
     pending, rows = [schema.empty_table()], 0
-    for batch in reader:
+    for batch in batches:
         table = pa.Table.from_batches([batch])
         table = table.append_column("shard", _shards_of(table, starts, names))
         pending.append(table.select(schema.names).cast(schema))

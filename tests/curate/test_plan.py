@@ -31,7 +31,7 @@ def planned(folder: Path, recipe: Recipe, count: int = 60) -> Planned:
     parts = write_parts(folder / "measured", recipe, rows, [7, 11])
     decided = decide(recipe, parts, str(folder), 1)
     tasks = plan(recipe, decided, str(folder), str(folder / "out"), members_of(recipe, decided))
-    write_ledger(decided.con, str(folder / "out"))
+    write_ledger(decided.con, str(folder / "out"), str(folder / "work"))
     return tasks, decided, folder
 
 
