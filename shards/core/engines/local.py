@@ -60,24 +60,24 @@ def _serve(connection: Connection, fn: Callable[[Any], Any]) -> None:
     """Answer specs with results until the supervisor hangs up; runs in the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     lean.spare_pandas()
-    connection.send(_HELLO)
-    while True:
-        try:
-            spec = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer = (True, fn(spec))
-        except MemoryError:
-            os._exit(_NO_MEMORY)  # as good as killed: its task is divided, so that the one hungry sample is found
-        except Exception as error:
-            answer = (False, _portable(error))
-        try:
-            connection.send(answer)
-        except BrokenPipeError:
-            return
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
-            connection.send((False, RunError(f"a task's result cannot be sent: {error}", "a small picklable value")))
+    with contextlib.suppress(EOFError, ConnectionError):  # the supervisor has hung up: nobody waits for an answer
+        connection.send(_HELLO)
+        while True:
+            answer = _answer(fn, connection.recv())
+            try:
+                connection.send(answer)
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                connection.send((False, RunError(f"a task's result cannot be sent: {error}", "a small picklable value")))
+
+
+def _answer(fn: Callable[[Any], Any], spec: Any) -> tuple[bool, Any]:
+    """Return whether a task went well, and its result or its exception."""
+    try:
+        return True, fn(spec)
+    except MemoryError:
+        os._exit(_NO_MEMORY)  # as good as killed: its task is divided, so that the one hungry sample is found
+    except Exception as error:
+        return False, _portable(error)
 
 
 def _portable(error: Exception) -> Exception:
