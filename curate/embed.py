@@ -179,7 +179,7 @@ def load_model(spec: Embed) -> Model:
         else:
             own = {} if spec.checkpoint.endswith(".safetensors") else torch.load(spec.checkpoint, map_location="cpu", weights_only=True)
             if {"model", "config"} <= own.keys():  # a checkpoint of `train clip`
-                network = open_clip.create_model(name)
+                network = open_clip.create_model(name, force_image_size=own["config"]["image_size"])
                 _load(network, own["model"], spec)
                 mean, std = tuple(own["config"]["augment"]["mean"]), tuple(own["config"]["augment"]["std"])
             else:

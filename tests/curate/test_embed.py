@@ -139,3 +139,22 @@ def test_the_ledger_shows_the_score() -> None:
 
     query = f'SELECT {detail(Options())} FROM (VALUES (0.2134), (NULL::DOUBLE)) AS t("{SCORE}")'
     assert duckdb.sql(query).fetchall() == [("score 0.2134",), ("no score",)]
+
+
+def test_a_checkpoint_of_ours_brings_its_size_and_colours(captioned: Callable[..., Path], tmp_path: Path) -> None:
+    import open_clip
+    import torch
+
+    open_clip.add_model_config(ARCHITECTURE)
+    torch.manual_seed(1)
+    network, mean, std = open_clip.create_model("tiny-vit-32", force_image_size=48), [0.1, 0.2, 0.3], [0.9, 0.8, 0.7]
+    torch.save({"model": network.state_dict(), "config": {"image_size": 48, "augment": {"mean": mean, "std": std}}}, tmp_path / "c.pt")
+    rows = photos(3)
+    (found,) = embed(
+        Embed(ARCHITECTURE, str(tmp_path / "c.pt")), parts_of(captioned(rows), str(tmp_path / "w")), str(tmp_path / "w"), 1, "inline"
+    )
+    transform = open_clip.image_transform(48, is_train=False, mean=mean, std=std)
+    names = [row["source_id"] for row in pq.read_table(found.part.path).to_pylist()]
+    with torch.inference_mode():
+        expected = network.eval().encode_image(transform(Image.open(io.BytesIO(rows[1][1] or b""))).unsqueeze(0), normalize=True)[0].numpy()
+    np.testing.assert_allclose(np.load(found.images)[names.index("1.jpg")], expected, atol=2e-3)
