@@ -113,6 +113,11 @@ class _Image:
         return self.size
 
     def read_into(self, place: memoryview) -> None:
+        """Read the image's bytes into their place in a shard.
+
+        Raises:
+            RunError: they are gone, or are not those that were measured.
+        """
         import xxhash
 
         try:
