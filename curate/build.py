@@ -9,7 +9,7 @@ from curate.config import FILTERS, SOURCES, BuildConfig, resolve
 from curate.decide import Decided, decide, stages, waterfall
 from curate.decontaminate import claims, sets
 from curate.listing import join_pool, layout_of, list_records
-from curate.measure import Part, codecs, measure, table_digest
+from curate.measure import Part, codecs, hash_kind, measure, table_digest
 from curate.plan import class_names, members_of, plan, write_ledger
 from curate.recipe import Recipe, SourceSpec
 from curate.steps import steps_of
@@ -86,8 +86,8 @@ def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
     prepare([*TASK_MODULES, *plugins], engine=config.engine)
     lean.load(OWN_MODULES)
     workers = _workers(config)
-    kind = recipe.dedup.near.hash if recipe.dedup.near else "reference"
-    excluded = sets.open_sets(recipe.exclude.sets, kind, recipe.image_policy, recipe.exclude.views, work, workers, config.engine)
+    exclude, policy = recipe.exclude, recipe.image_policy
+    excluded = sets.open_sets(exclude.sets, hash_kind(recipe), policy, exclude.views, work, workers, config.engine)
     listed: list[tuple[SourceSpec, list[str]]] = []
     torn: list[str] = []
     layouts: dict[str, str] = {}
@@ -101,10 +101,10 @@ def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
         return Measured(parts, torn, layouts, [], excluded)
     from curate.embed import embed
 
-    if recipe.exclude.embedding is not None:
+    if exclude.embedding is not None:
         from curate.decontaminate.embedding import embed_sets
 
-        excluded = embed_sets(recipe.embed, excluded, recipe.image_policy, work, workers, config.engine)
+        excluded = embed_sets(recipe.embed, excluded, policy, work, workers, config.engine)
     embedded = embed(recipe.embed, parts, work, workers, config.engine)
     return Measured([e.part for e in embedded], torn, layouts, embedded, excluded)
 

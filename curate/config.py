@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from curate.captions import template
-from curate.recipe import DEFAULT_FILTERS, Recipe, SourceSpec
+from curate.recipe import DEFAULT_FILTERS, MAX_RADIUS, Recipe, SourceSpec
 from shards.core import recipes, registry
 from shards.core.config import dump, load, option
 from shards.core.errors import UsageError
 
-MAX_RADIUS = 16
 FILTERS, SOURCES = "curate.filters", "curate.sources"
 RECIPES = Path(__file__).parent / "recipes"
 

@@ -7,11 +7,8 @@ All of it is keyed by the part's and the model's content. torch is imported here
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import logging
-from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +16,7 @@ from curate.measure import DIGEST_KEY, Part
 from curate.recipe import Embed
 from shards.core import fs
 from shards.core.config import digest
-from shards.core.console import Progress
+from shards.core.console import Progress, hushed
 from shards.core.engine import Done, map_unordered
 from shards.core.errors import RunError, UsageError
 
@@ -99,10 +96,10 @@ def embed_part(task: EmbedTask) -> Embedded:
     for path, array in zip(paths[1:], (images, texts), strict=True):
         with fs.atomic_write(path) as file:
             np.lib.format.write_array(file, array, allow_pickle=False)
-    column = pa.array([None if np.isnan(s) else float(s) for s in scores], pa.float64())
-    version = digest([task.part.digest, task.model_digest, [None if np.isnan(s) else float(s) for s in scores]])
+    known = [None if np.isnan(s) else float(s) for s in scores]
+    version = digest([task.part.digest, task.model_digest, known])
     place = rows.schema.get_field_index(SCORE)
-    scored = rows.set_column(place, SCORE, column) if place >= 0 else rows
+    scored = rows.set_column(place, SCORE, pa.array(known, pa.float64())) if place >= 0 else rows
     with fs.atomic_write(paths[0]) as file:
         pq.write_table(scored.replace_schema_metadata({DIGEST_KEY: version.encode()}), file, compression="zstd")
     return Embedded(dataclasses.replace(task.part, path=paths[0], digest=version), paths[1], paths[2])
@@ -173,7 +170,7 @@ def load_model(spec: Embed) -> Model:
         raise UsageError(f"embed.model: found {spec.model!r}", "a name of open_clip.list_models(), or a JSON file")
     torch.set_num_threads(1)  # workers are one to a core
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    with _quiet():
+    with hushed():
         if not fs.exists(spec.checkpoint):
             network = _pretrained(open_clip, name, spec.checkpoint)
         else:
@@ -186,8 +183,9 @@ def load_model(spec: Embed) -> Model:
                 network = _pretrained(open_clip, name, spec.checkpoint)
     network = network.to(spec.device).eval()
     transform = open_clip.image_transform(network.visual.image_size, is_train=False, mean=mean, std=std)
-    width = network.encode_text(open_clip.get_tokenizer(name)(["a"]).to(spec.device)).shape[1]
-    return Model(network, transform, open_clip.get_tokenizer(name), spec.device, int(width))
+    tokenize = open_clip.get_tokenizer(name)
+    width = network.encode_text(tokenize(["a"]).to(spec.device)).shape[1]
+    return Model(network, transform, tokenize, spec.device, int(width))
 
 
 def _pretrained(open_clip: Any, name: str, checkpoint: str) -> Any:
@@ -209,13 +207,3 @@ def _no_weights(name: str, checkpoint: str, error: Exception) -> UsageError:
     return UsageError(
         f"embed.checkpoint: {checkpoint!r} gives no weights for {name}: {why}", "a file of its weights, or a tag of open_clip's"
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # open_clip warns, on the root logger, that a model built without weights has none.
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -87,9 +87,7 @@ def _look(spec: SourceSpec) -> Explained:
     found = Explained(spec, [], [])
     if spec.images and not fs.exists(spec.images):
         found.missing.append(f"images {spec.images}")
-    try:
-        fs.find(spec.input)
-    except UsageError:
+    if not _there(spec.input):
         found.missing.append(f"input {spec.input}")
         return found
     module, options = registry.get(SOURCES, spec.reader), source_options(spec)
@@ -188,7 +186,7 @@ def as_text(found: dict[str, Any]) -> str:
     missing = [f"  {s['name']}: {what}" for s in found["sources"] for what in s["missing"]]
     missing += [f"  test set {s['path']}" for s in found["excluded"] if s["missing"]]
     lines += ["", "missing:", *missing] if missing else []
-    lines += ["", "filters, in this order: " + ", ".join(_options(f) for f in recipe["filters"]) or "none"]
+    lines += ["", "filters, in this order: " + ", ".join(_options(f) for f in recipe["filters"])]
     lines += ["duplicates: " + _duplicates(recipe["dedup"])]
     lines += ["test sets kept out: " + ", ".join(s["path"] for s in found["excluded"])]
     for removed in found["removed"]:

@@ -294,14 +294,14 @@ def connect(work: str, threads: int = 0) -> Any:
     import duckdb
 
     con = duckdb.connect()
-    spill = _spill_folder(work) if not fs.is_remote(work) else ""
+    spill = spill_folder(work) if not fs.is_remote(work) else ""
     con.execute(f"SET temp_directory = {sql_text(spill)}; SET threads = {threads or len(os.sched_getaffinity(0))}")
     con.execute(f"SET memory_limit = '{MEMORY}'")
     con.execute("SET preserve_insertion_order = true; SET enable_progress_bar = false; SET TimeZone = 'UTC'")
     return con
 
 
-def _spill_folder(work: str) -> str:
+def spill_folder(work: str) -> str:
     """Return a new name for a folder to spill into, and remove those that killed builds have left: untouched for a day."""
     for name in fs.names(work) if work else []:
         path = fs.join(work, name)

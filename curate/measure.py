@@ -14,7 +14,7 @@ import json
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from curate import phash
 from curate.captions import clean, template
@@ -32,9 +32,6 @@ from shards.core.console import Progress
 from shards.core.engine import Done, map_unordered
 from shards.proof import MAX_PIXELS
 from shards.sample import uid_of
-
-if TYPE_CHECKING:
-    pass
 
 MAX_BYTES = 512 * 2**20
 DIGEST_KEY = b"digest"

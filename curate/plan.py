@@ -65,7 +65,7 @@ def plan(recipe: Recipe, decided: Decided, work: str, output: str, members: tupl
                {pointer}
         FROM measured m JOIN (SELECT place, rank FROM decided WHERE decision = 'kept') d USING (place) LEFT JOIN merged USING (place)
     """
-    batches = sorted_batches(decided.con, query, "rank", f"rank / {max(1, decided.kept)}", decided.kept, folder)
+    batches = sorted_batches(decided.con, query, "rank", f"rank / {max(1, decided.kept)}", decided.kept, work)
     tasks, starts = [], [0]
     for number, rows in enumerate(_cut(batches, size, recipe.shards.bytes, members, columns_of(recipe))):
         key = digest([WRITER_VERSION, list(members), table_sha256(rows.drop_columns([name for name, _ in POINTER]))])

@@ -14,6 +14,7 @@ from curate.images import ImagePolicy
 from shards.core import fs
 from shards.core.config import digest, dump, option
 
+MAX_RADIUS = 16  # bits of 64; unlike pictures are some 32 apart
 DEFAULT_FILTERS: tuple[dict[str, Any], ...] = ({"name": "caption_length"}, {"name": "profanity"})
 
 

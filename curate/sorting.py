@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from curate.listing import sql_text
+from curate.listing import spill_folder, sql_text
 from shards.core import fs
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ BUCKET_ROWS = 1_000_000  # some gigabyte of wide rows
 
 
 def sorted_batches(
-    con: duckdb.DuckDBPyConnection, query: str, order: str, bucket: str, rows: int, folder: str, most: int = BUCKET_ROWS
+    con: duckdb.DuckDBPyConnection, query: str, order: str, bucket: str, rows: int, work: str, most: int = BUCKET_ROWS
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a query in order.
 
@@ -26,14 +25,14 @@ def sorted_batches(
         order: columns of the query, such as `uid, row`.
         bucket: SQL over them that grows with the order, from 0 to below 1, evenly for the rows.
         rows: how many there are; few are sorted at once.
-        folder: a local folder in which buckets lie for a while.
+        work: the work folder, in which buckets lie for a while, as what a database spills does.
         most: rows of a bucket.
     """
-    if rows <= most or fs.is_remote(folder):
+    if rows <= most or fs.is_remote(work):
         yield from con.sql(f"FROM ({query}) ORDER BY {order}").to_arrow_reader(BATCH_ROWS)
         return
     count = -(-rows // most)
-    parted = fs.join(folder, f"buckets-{uuid.uuid4().hex}")
+    parted = spill_folder(work)
     copied = f"SELECT *, least({count - 1}, floor({count} * ({bucket})))::INTEGER AS bucket FROM ({query})"
     con.execute(f"COPY ({copied}) TO {sql_text(parted)} (FORMAT parquet, PARTITION_BY (bucket), COMPRESSION zstd)")
     try:

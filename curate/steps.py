@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.balance import balance_keys, read_concepts
 from curate.decide import Steps
+from curate.decide.parts import ROW_BITS
 from curate.decontaminate.step import test_image_losers
 from curate.recipe import Balance, Recipe, Semantic
 from curate.semantic import semantic_duplicates
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from curate.decontaminate.sets import ExcludedSet
     from curate.embed import Embedded
-
-_ROW_BITS = 32  # a place is the number of a part, and of a row in it
 
 
 def steps_of(recipe: Recipe, embedded: list[Embedded], excluded: list[ExcludedSet], threads: int) -> Steps:
@@ -94,10 +93,10 @@ class Vectors:
         import numpy as np
 
         places = self.places[wanted]
-        parts = places >> _ROW_BITS
+        parts = places >> ROW_BITS
         found: Any = None
         for part in np.unique(parts):
             array = np.load(self.files[part], mmap_mode="r", allow_pickle=False)
             found = np.empty((len(places), array.shape[1]), array.dtype) if found is None else found
-            found[parts == part] = array[places[parts == part] & ((1 << _ROW_BITS) - 1)]
+            found[parts == part] = array[places[parts == part] & ((1 << ROW_BITS) - 1)]
         return np.empty((0, 1), np.float16) if found is None else found

@@ -14,10 +14,9 @@ from shards.core.errors import ProvenderError
 from shards.manifest import NAME, Manifest, ShardEntry
 from shards.proof import prove
 from shards.reader import Shard
-from shards.sample import KEY_RULE
+from shards.sample import IMAGE_EXTENSIONS, KEY_RULE
 from shards.tar import Member
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
 SIDECAR_COLUMNS = ("key", "sha256", "bytes", "width", "height", "caption")
 _RESTORE = "restore the file from a copy, or build again with --overwrite"
 
@@ -163,7 +162,7 @@ def check_image(shard: Shard, i: int, row: dict[str, Any]) -> Iterator[Problem]:
     except ProvenderError as error:
         yield Problem(where, error.found, "the bytes that the index promises", _RESTORE)
         return
-    for ext in (e for e in contents if e in IMAGES):
+    for ext in (e for e in contents if e in IMAGE_EXTENSIONS):
         try:
             width, height = prove(contents[ext])
         except ValueError as error:

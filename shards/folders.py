@@ -94,11 +94,11 @@ class FolderSet:
         indices = {name: i for i, name in enumerate(self.classes)}
         for name in self.images:
             class_name = _parent(name) if self.classes else ""
-            yield FolderItem(_utf8(name), fs.join(self.root, name), (), indices.get(class_name, -1), class_name)
+            yield FolderItem(fs.printable(name), fs.join(self.root, name), (), indices.get(class_name, -1), class_name)
 
     def _item(self, id: str, name: str, row: Row, problem: str, status: str) -> FolderItem:
         path = fs.join(self.root, name) if name and not status else ""
-        return FolderItem(_utf8(id), path, tuple(row.captions), -1, "", row.licence, row.meta, problem, status)
+        return FolderItem(fs.printable(id), path, tuple(row.captions), -1, "", row.licence, row.meta, problem, status)
 
 
 class Resolver:
@@ -285,8 +285,3 @@ def _base(name: str) -> str:
 
 def _parent(name: str) -> str:
     return _base(name.rpartition("/")[0])
-
-
-def _utf8(name: str) -> str:
-    """Return a file name as text that any file can hold; bytes that are no UTF-8 are shown escaped."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

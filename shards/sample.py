@@ -9,7 +9,8 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-_HEX32 = re.compile(r"[0-9a-f]{32}")
+UID_RULE = re.compile(r"[0-9a-f]{32}")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")  # members that hold an image
 KEY_RULE = re.compile(r"[0-9A-Za-z_-]{1,90}")
 
 
@@ -18,7 +19,7 @@ def uid_of(source: str, source_id: str) -> str:
 
     An id that is a 32-hex uid already (DataComp's, ours) is kept.
     """
-    if _HEX32.fullmatch(source_id):
+    if UID_RULE.fullmatch(source_id):
         return source_id
     return hashlib.sha256(f"{source}\0{source_id}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -5,7 +5,6 @@ The format: a .npy of dtype `u8,u8` (the uid's high and low 64 bits), shape (n,)
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,12 +15,11 @@ from shards.core.console import emit
 from shards.core.errors import TornFileError, UsageError
 from shards.manifest import Manifest, read_manifest
 from shards.reader import Shard
+from shards.sample import UID_RULE
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-_UID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def pack(uids: Iterable[str]) -> npt.NDArray[np.void]:
 def _bytes(uids: Iterable[str]) -> bytes:
     content = bytearray()
     for uid in uids:
-        if not _UID.fullmatch(uid):
+        if not UID_RULE.fullmatch(uid):
             raise UsageError(f"uid {uid!r}", "32 hex digits, lower case", "this set's keys are no uids; build shards from it first")
         content += bytes.fromhex(uid)
     return bytes(content)

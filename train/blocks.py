@@ -12,12 +12,12 @@ from shards import layers, tar
 from shards.core import fs
 from shards.core.errors import RunError, UsageError
 from shards.manifest import Manifest, ShardEntry
+from shards.sample import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 OPEN_TARS = 128
 
 

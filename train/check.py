@@ -83,7 +83,7 @@ def _split(part: Part) -> list[Part]:
 def failing(part: Part) -> list[dict[str, str]]:
     """Return {shard, key, why} of the samples of a part that do not decode."""
     from shards.reader import Shard
-    from train.blocks import IMAGE_EXTENSIONS
+    from shards.sample import IMAGE_EXTENSIONS
 
     manifest = read_manifest(part.manifest)
     entry, rows = manifest.shards[part.shard], []

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shards.core import fs
+from shards.core.console import hushed
 from shards.core.errors import UsageError, closest
 
 if TYPE_CHECKING:
@@ -48,7 +46,7 @@ def build_model(name: str, image_size: int | None = None) -> CLIP:
     """
     open_clip = _open_clip()
     _configuration(name)
-    with _quiet():
+    with hushed():
         return open_clip.create_model(name, force_image_size=image_size, pretrained=None)
 
 
@@ -85,16 +83,6 @@ def _open_clip() -> Any:
     if not {p.stem for p in MODELS.glob("*.json")} <= set(open_clip.list_models()):
         open_clip.add_model_config(MODELS)
     return open_clip
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # open_clip warns, on the root logger, that a model built without weights has none.
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def load_checkpoint(path: str) -> Loaded:

@@ -18,7 +18,6 @@ All randomness is numpy's Philox4x64 bit generator, keyed by (seed, purpose) wit
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from shards.core.errors import UsageError
+from shards.sample import UID_RULE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,6 @@ STREAMS = 64
 WINDOW = 4  # blocks that a stream shuffles together
 MAX_BLOCK = 2048  # samples; bounds a rank's memory: WINDOW blocks of index and captions for each of its streams
 BLOCKS, WINDOWS, CAPTION, AUGMENT = range(4)  # purposes of random words
-_HEX32 = re.compile(r"[0-9a-f]{32}")
 
 
 def words(seed: int, purpose: int, counter: tuple[int, int, int], n: int) -> NDArray[np.uint64]:
@@ -53,7 +52,7 @@ def sample_words(seed: int, purpose: int, epoch: int, uid: str, n: int) -> NDArr
 
     A key that is no 32-hex uid (foreign shards) is hashed to one.
     """
-    digits = uid if _HEX32.fullmatch(uid) else hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    digits = uid if UID_RULE.fullmatch(uid) else hashlib.sha256(uid.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return words(seed, purpose, (epoch, int(digits[:16], 16), int(digits[16:], 16)), n)
 
 

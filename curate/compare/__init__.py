@@ -7,24 +7,24 @@ pictures within a pHash radius; different are sources, sizes, caption lengths an
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING, Any
 
 from curate.compare.facts import facts
 from curate.compare.vocabulary import vocabulary
 from curate.listing import connect, scalar
+from curate.recipe import MAX_RADIUS
 from shards.core import fs
 from shards.core.config import option
 from shards.core.console import Progress, emit, table
 from shards.core.errors import UsageError
 from shards.manifest import read_manifest
+from shards.sample import UID_RULE
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
-_UID = re.compile(r"[0-9a-f]{32}")
 LISTS = (".npy", ".txt", ".ids")
 QUANTILES = ("min", "p5", "median", "p95", "max")
 
@@ -42,8 +42,8 @@ class CompareConfig:
 
 def compare(config: CompareConfig) -> int:
     """Print what two sets share and how they differ."""
-    if not 0 <= config.radius <= 16:
-        raise UsageError(f"--radius {config.radius}", "0 to 16 bits")
+    if not 0 <= config.radius <= MAX_RADIUS:
+        raise UsageError(f"--radius {config.radius}", f"0 to {MAX_RADIUS} bits")
     con = connect("")
     lists = [path.endswith(LISTS) for path in (config.a, config.b)]
     found: dict[str, Any] = {}
@@ -125,7 +125,7 @@ def _insert(con: Any, name: str, rows: pa.Table, seen: int) -> None:
 def _id_column(con: Any, lists: list[bool]) -> str:
     """Return by which column sets are held against lists: uids, unless a list holds other ids, which are then native ones."""
     for name, is_list in zip("ab", lists, strict=True):
-        if is_list and not all(lists) and scalar(con, f"SELECT bool_or(NOT regexp_full_match(uid, '{_UID.pattern}')) FROM {name}"):
+        if is_list and not all(lists) and scalar(con, f"SELECT bool_or(NOT regexp_full_match(uid, '{UID_RULE.pattern}')) FROM {name}"):
             return "source_id"
     return "uid"
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from curate.images import ImagePolicy, ImageRefusedError, open_image
 from shards.manifest import Manifest
 from shards.reader import Shard
+from shards.sample import IMAGE_EXTENSIONS
 from shards.schema import arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
 COLUMNS = (
     ("uid", "string"),
     ("source", "string"),
@@ -66,7 +66,7 @@ def _of_images(shard: Shard, look: bool) -> pa.Table:
     for i, group in enumerate(shard.groups):
         text = next((m for m in group if m.ext == "txt"), None)
         caption = shard.read_range(text.offset, text.size).decode("utf-8", "replace") if text else ""
-        image = next((m for m in group if m.ext.lower() in IMAGES), None)
+        image = next((m for m in group if m.ext.lower() in IMAGE_EXTENSIONS), None)
         found = _look(shard.read_range(image.offset, image.size)) if image and look else {}
         rows.append({"uid": shard.key(i).rpartition("/")[2], "caption": caption} | found)
     empty = {name: "" if kind == "string" else 0 for name, kind in COLUMNS}

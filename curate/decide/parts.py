@@ -21,6 +21,7 @@ from shards.core.console import Progress
 if TYPE_CHECKING:
     import duckdb
 
+ROW_BITS = 32  # of a place, for the row in the part
 MERGED = 256  # parts in one file
 SMALL = 2048  # rows of a part that is worth merging
 
@@ -35,7 +36,7 @@ _SQL_TYPES = {
 
 
 def show_measured(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Part], work: str = "") -> None:
-    """Make the view `measured`: all measured columns, and `place`, (number of the part << 32) | row in the part.
+    """Make the view `measured`: all measured columns, and `place`, (number of the part << ROW_BITS) | row in the part.
 
     A column that only some sources measure is NULL in the others.
     """
@@ -48,10 +49,10 @@ def show_measured(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Pa
     rest = [part.path for part in parts[len(merged) * MERGED :]]
     tables = []
     if merged:
-        place = f"(((file_index::BIGINT * {MERGED}) + part_number) << 32) | part_row"
+        place = f"(((file_index::BIGINT * {MERGED}) + part_number) << {ROW_BITS}) | part_row"
         tables.append(f"SELECT * EXCLUDE (part_number, part_row), {place} AS place FROM {_read(merged, unlike)}")
     if rest:
-        place = f"((file_index::BIGINT + {len(merged) * MERGED}) << 32) | file_row_number"
+        place = f"((file_index::BIGINT + {len(merged) * MERGED}) << {ROW_BITS}) | file_row_number"
         tables.append(f"SELECT *, {place} AS place FROM {_read(rest, unlike)}")
     every = f"({' UNION ALL BY NAME '.join(tables)})"
     found = {name for name, *_ in con.execute(f"DESCRIBE FROM {every}").fetchall()}

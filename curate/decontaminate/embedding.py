@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from curate.decontaminate import plant
 from curate.decontaminate.plant import KINDS
-from curate.decontaminate.sets import ExcludedSet, Pointer, read_image
+from curate.decontaminate.sets import ExcludedSet, Pointer
 from curate.images import ImagePolicy, open_image
 from curate.recipe import Embed
 from shards.core import fs
@@ -88,7 +88,7 @@ def embed_batch(task: EmbedTask) -> tuple[F16, dict[int, F16]]:
     images, copies = [], {}
     for start in range(0, len(task.pointers), task.model.batch):
         batch = task.pointers[start : start + task.model.batch]
-        stored = [_stored(read_image(pointer), task.policy) for _, pointer in batch]
+        stored = [_stored(fs.read_range(*pointer), task.policy) for _, pointer in batch]
         images.append(model.images(stored).astype(np.float16))
         for (i, _), content in zip(batch, stored, strict=True):
             if i in task.planted:

@@ -221,7 +221,7 @@ def hash_batch(task: HashTask) -> list[dict[str, Any]]:
 
 def _row(task: HashTask, i: int, pointer: Pointer) -> dict[str, Any]:
     try:
-        content = read_image(pointer)
+        content = fs.read_range(*pointer)
         opened = open_image(content, task.policy, task.kind)
     except (OSError, ImageRefusedError) as error:
         detail = error.detail if isinstance(error, ImageRefusedError) else str(error)
@@ -232,12 +232,6 @@ def _row(task: HashTask, i: int, pointer: Pointer) -> dict[str, Any]:
         "views": views.view_hashes(stored).tolist() if task.views else [],
         "planted": _planted(task, stored) if i in task.planted else [],
     }  # fmt: skip
-
-
-def read_image(pointer: Pointer) -> bytes:
-    """Return a test image's bytes."""
-    path, offset, size = pointer
-    return fs.read_bytes(path) if size < 0 else fs.read_range(path, offset, size)
 
 
 def _planted(task: HashTask, content: bytes) -> list[int]:

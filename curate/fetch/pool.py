@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from shards import tar
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
+from shards.sample import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE = "fetch.parquet"
 OWN = "_fetch"  # the folder of what only a fetch needs
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _SHARD = re.compile(r"\d+\.parquet")
 _BATCH = 10_000
 

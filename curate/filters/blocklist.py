@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from curate.filters.base import Facts
+from curate.recipe import MAX_RADIUS
 from shards.core import fs
 from shards.core.config import option
 from shards.core.errors import UsageError
@@ -71,8 +72,8 @@ def prepare(options: Options, con: Any) -> None:
 
 def refuse(options: Options) -> str:
     """Return SQL that is true for a sample on one of the lists."""
-    if not 0 <= options.phash_radius <= 16:
-        raise UsageError(f"blocklist.phash_radius: found {options.phash_radius}", "0 to 16 bits")
+    if not 0 <= options.phash_radius <= MAX_RADIUS:
+        raise UsageError(f"blocklist.phash_radius: found {options.phash_radius}", f"0 to {MAX_RADIUS} bits")
     return " OR ".join(f"({_condition(name, options)})" for name in _given(options)) or "FALSE"
 
 

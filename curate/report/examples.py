@@ -135,7 +135,7 @@ def read_thumbnails(pointers: list[_Pointer]) -> list[bytes | None]:
 
 def _one(path: str, offset: int, size: int) -> bytes | None:
     try:
-        content = fs.read_bytes(path) if size < 0 else fs.read_range(path, offset, size)
+        content = fs.read_range(path, offset, size)
     except (OSError, ValueError):  # the picture has gone since it was measured
         return None
     return thumbnail(content)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
+
+from curate.sources.base import URL
 
 # The columns that tell a source, the rarer first.
 _SIGNS = (
@@ -18,7 +19,6 @@ _SIGNS = (
     ("shutterstock", {"videoid", "contenturl"}),
     ("laion", {"url", "text"}),
 )
-_URL = re.compile(r"\s*https?://", re.IGNORECASE)
 
 
 def by_columns(names: Iterable[str]) -> str:
@@ -34,7 +34,7 @@ def by_line(line: str) -> str:
         return source
     if len(fields) in (23, 25) and (fields[-1] in ("0", "1")):
         return "yfcc"
-    urls = [i for i, field in enumerate(fields[:2]) if _URL.match(field)]
+    urls = [i for i, field in enumerate(fields[:2]) if URL.match(field)]
     return {(0, 2): "cc12m", (1, 2): "cc3m", (1, 5): "cc3m"}.get((urls[0], len(fields)), "") if len(urls) == 1 else ""
 
 

@@ -47,8 +47,8 @@ def inputs(pattern: str, split: str) -> list[Input]:
         UsageError: there is nothing of the kind.
     """
     if not fs.is_dir(pattern):
-        paths = [one.path for one in list_inputs(pattern, (".tar",))]
         named = {one.path: one.name for one in list_inputs(pattern, (".tar",))}
+        paths = list(named)
     else:
         folder = root(pattern, split)
         names = tuple(fs.names(folder))
@@ -150,12 +150,12 @@ def pictures(path: str, solution: dict[str, str]) -> Iterator[Picture]:
         return
     for name in fs.names(path):
         if is_image(name) and not name.startswith("."):
-            yield Picture(_text(name), _class_of(name, _base(path), solution), Pointer(fs.join(path, name)))
+            yield Picture(fs.printable(name), _class_of(name, _base(path), solution), Pointer(fs.join(path, name)))
 
 
 def _members(file: IO[bytes], path: str, start: int, shown: str, solution: dict[str, str]) -> Iterator[Picture]:
     for member in tar.walk(file, shown, hostile=True):
-        place, name = Pointer(path, start + member.offset, member.size), _text(member.name)
+        place, name = Pointer(path, start + member.offset, member.size), fs.printable(member.name)
         folder, _, base = name.rpartition("/")
         if tar.leads_out(member.name):
             yield Picture(name, "", place, f"member {name!r} leads out of the archive")
@@ -240,10 +240,6 @@ def _refuse_foreign(path: str) -> None:
         raise UsageError(f"{path}: a gzipped tar: its images have no byte ranges", _EXPECTED, "gunzip it first")
     if len(head) == tar.BLOCK and head.strip(b"\0") and not tar.is_header(head):
         raise UsageError(f"{path}: no tar", _EXPECTED, "name another --source")
-
-
-def _text(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _base(path: str) -> str:

@@ -10,7 +10,6 @@ import contextlib
 import csv
 import json
 import math
-import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import Any
 from curate.sources import _guess, _json
 from curate.sources._json import Bad
 from curate.sources._text import first_lines, lines, refuse_foreign
-from curate.sources.base import storable
+from curate.sources.base import URL, storable
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
 
@@ -31,7 +30,6 @@ SUFFIXES = tuple(
 )
 SNIFFED_RECORDS = 200
 _BATCH = 1024
-_URL = re.compile(r"\s*https?://", re.IGNORECASE)
 _BUFFER = 1 << 20  # with this, and without pre-buffering, memory holds pages of a row group and not the file
 _TRUTHS = {**dict.fromkeys(("true", "yes", "y", "1"), True), **dict.fromkeys(("false", "no", "n", "0"), False)}
 _LONGEST_CELL = 200  # lines that one quoted cell may run over
@@ -119,8 +117,8 @@ def refuse_swapped(table: Table, url: str, text: str, allowed: str) -> None:
     """
     first = table.first(tuple(dict.fromkeys(name.partition(".")[0] for name in (url, text))))
     cells, texts = ([storable(value_of(row, name)) for row in first] for name in (url, text))
-    if any(cells) and not any(map(_URL.match, cells)):
-        where = f"; they stand in {text!r}" if any(map(_URL.match, texts)) else ""
+    if any(cells) and not any(map(URL.match, cells)):
+        where = f"; they stand in {text!r}" if any(map(URL.match, texts)) else ""
         raise UsageError(f"{table.path}: no URL in the first {len(first)} rows of {url!r}{where}", allowed, "rename the columns")
 
 

@@ -6,17 +6,15 @@ ends a line. A byte-order mark is passed over; bytes that are no UTF-8 become U+
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from curate.sources import _guess
 from curate.sources._text import first_lines, lines, refuse_foreign
-from curate.sources.base import Input, Record, list_inputs, meta_json, storable
+from curate.sources.base import URL, Input, Record, list_inputs, meta_json, storable
 from shards.core.errors import TornFileError, UsageError
 
 SNIFFED_LINES = 200
 SUFFIXES = tuple(plain + packed for plain in (".tsv", ".txt") for packed in ("", ".gz", ".bz2"))
-_URL = re.compile(r"\s*https?://", re.IGNORECASE)
 # A source's name, and the columns of its lines; those beyond the first two are only in its labelled subset.
 LAYOUTS = {
     "cc3m": ("caption", "url", "labels", "mids", "confidences"),
@@ -59,7 +57,7 @@ def layout(path: str, source: str) -> tuple[str, ...]:
 def shape(line: str) -> tuple[int, int]:
     """Return a line's number of fields, and which of the first two is the only URL (-1: neither or both)."""
     fields = line.split("\t")
-    urls = [i for i, field in enumerate(fields[:2]) if _URL.match(field)]
+    urls = [i for i, field in enumerate(fields[:2]) if URL.match(field)]
     return len(fields), urls[0] if len(urls) == 1 else -1
 
 
@@ -83,7 +81,7 @@ def read(path: str, name: str, source: str) -> Iterator[Record]:
         values = dict(zip(columns, fields, strict=False))
         if len(fields) != len(columns):
             yield _bad(name, row, line, f"{len(fields)} fields, not {len(columns)}")
-        elif not _URL.match(values["url"]):
+        elif not URL.match(values["url"]):
             yield _bad(name, row, line, f"no URL in field {columns.index('url') + 1}")
         else:
             url, caption = values.pop("url").strip(), values.pop("caption")

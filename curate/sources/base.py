@@ -32,6 +32,8 @@ from typing import Any
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
 
+URL = re.compile(r"\s*https?://", re.IGNORECASE)  # how a web address begins
+
 
 @dataclass(frozen=True)
 class Input:

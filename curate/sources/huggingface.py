@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from curate.sources import _tables
+from curate.sources import _datasets
 from curate.sources.base import Input, Pointer, Record, looked_at, meta_json, storable
 from shards.caption_files import CAPTION_COLUMNS, LICENCE_COLUMNS
 from shards.core import fs
@@ -61,7 +61,7 @@ class Columns:
 
 def inputs(pattern: str, options: Options) -> list[Input]:
     """Return the files of the split, after a look at each one's columns."""
-    return looked_at(_tables.inputs(pattern, options.split), lambda path: columns_of(path, options))
+    return looked_at(_datasets.inputs(pattern, options.split), lambda path: columns_of(path, options))
 
 
 def layout(input: Input, options: Options) -> str:
@@ -81,7 +81,7 @@ def layout(input: Input, options: Options) -> str:
 def _text_holds(path: str, column: str) -> str:
     """Say what a column of texts holds, by its first value."""
     with suppress(TornFileError):
-        for batch, _, _ in _tables.batches(path, [column]):
+        for batch, _, _ in _datasets.batches(path, [column]):
             for value in filter(None, _values(batch.column(column))):
                 return "URLs: curate fetch, then --images POOL" if _URL.match(value) else "paths"
     return "nothing"
@@ -98,7 +98,7 @@ def read(input: Input, options: Options) -> Iterator[Record]:
     single = (columns.caption, columns.label, columns.id, columns.url, columns.licence, *columns.extras)
     wanted = list(dict.fromkeys(filter(None, (columns.image, *single))))
     row = 0
-    for batch, start, stop in _tables.batches(input.path, wanted):
+    for batch, start, stop in _datasets.batches(input.path, wanted):
         values = {name: _values(batch.column(name)) for name in wanted if name != columns.image or columns.kind == "text"}
         images = _images(batch.column(columns.image), columns, (start, stop), input.path)
         for i, image in enumerate(images):
@@ -141,7 +141,7 @@ def _images(column: pa.Array, columns: Columns, mapped: tuple[int, int], path: s
     held = column.field("bytes") if columns.kind == "struct" else column
     there = column.is_valid().to_pylist()
     paths = _values(column.field("path")) if columns.kind == "struct" and column.type.get_field_index("path") >= 0 else [None] * len(column)
-    places = _tables.ranges(held, *mapped)
+    places = _datasets.ranges(held, *mapped)
     for i, known in enumerate(paths):
         place = places[i] if places else None
         content = b"" if places or not there[i] else held[i].as_py()
@@ -194,7 +194,7 @@ def columns_of(path: str, options: Options) -> Columns:
         UsageError: a column that was asked for is not there or of another kind; no image or caption column, or several.
         TornFileError: the file cannot be read.
     """
-    schema = _tables.schema_of(path)
+    schema = _datasets.schema_of(path)
     kinds = {name: _kind(schema.field(name).type) for name in schema.names}
     shown = f"{path}: its columns are " + (", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none")
     image = _image_column(kinds, options.image_column, shown)

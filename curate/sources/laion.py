@@ -8,16 +8,16 @@ columns; sizes, hashes, LAION's ids and DataComp's face boxes go to `meta`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from curate.sources import _table
 from curate.sources._table import Table, fitted, refuse_swapped
-from curate.sources.base import Input, Record, list_inputs, looked_at, meta_json, storable
+from curate.sources.base import URL, Input, Record, list_inputs, looked_at, meta_json, storable
 from shards.core.config import option
 from shards.core.errors import UsageError, closest
+from shards.sample import UID_RULE
 
 VERSION = 1
 IMAGES = "pool"
@@ -29,8 +29,6 @@ _EXTRAS = ("sample_id", "key", "hash", "md5", "sha256", "width", "height", "orig
 _ALSO_CALLED = {"aesthetic": ("aesthetic", "aesthetic_score"), "sample_id": ("sample_id", "id")}
 _TEXT = ("TEXT", "text", "caption")
 _ALLOWED = "parquet with the columns URL and TEXT (upper or lower case), as LAION and DataComp publish it"
-_URL = re.compile(r"\s*https?://", re.IGNORECASE)
-_UID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,8 @@ def _record(values: dict[str, Any], row: int, name: str) -> Record:
     url, licence = url.strip(), storable(values.pop("license", "")).strip()
     uid = storable(values["uid"]).lower() if "uid" in values else None
     values.pop("uid", None)
-    problem = "" if _URL.match(url) else f"no URL: {url[:80]!r}"
-    if uid is not None and not _UID.fullmatch(uid):
+    problem = "" if URL.match(url) else f"no URL: {url[:80]!r}"
+    if uid is not None and not UID_RULE.fullmatch(uid):
         problem = f"the uid is not 32 hex digits: {uid[:40]!r}"
     if problem:
         return Record(f"{name}:{row}", (caption,), row, status="bad_record", detail=f"row {row + 1}: {problem}")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from curate.sources import _guess, _table, _tsv
 from curate.sources._json import Bad
 from curate.sources._table import Table, fitted, refuse_swapped, value_of
-from curate.sources.base import Input, Record, list_inputs, looked_at, meta_json, storable
+from curate.sources.base import URL, Input, Record, list_inputs, looked_at, meta_json, storable
 from shards.core.config import option
 from shards.core.errors import UsageError, closest
 
@@ -38,7 +38,6 @@ NAMES = {
     "is_adult": ("is_adult", "mature_content", "mature content"),
 }
 _ALLOWED = "url⇥caption without a header, or an export with columns for url and caption"
-_URL = re.compile(r"\s*https?://", re.IGNORECASE)
 _VIDEO = re.compile(r"\.(mp4|mov|webm|avi|m4v)([?#]|$)", re.IGNORECASE)
 
 
@@ -86,7 +85,7 @@ def read(input: Input, options: Options) -> Iterator[Record]:
 def _sniff(path: str, options: Options) -> tuple[Table | None, dict[str, str]]:
     """Return the export with its columns by what they are to us; no table for the headerless TSV."""
     table = _table.sniff(path, _ALLOWED, "data")  # the key of the API's answers
-    if table.format in ("csv", "tsv") and not options.columns and (not table.columns or any(map(_URL.match, table.columns))):
+    if table.format in ("csv", "tsv") and not options.columns and (not table.columns or any(map(URL.match, table.columns))):
         _tsv.layout(path, "shutterstock")  # refuses what is none
         if options.field != "description":
             raise UsageError(f"{path}: url⇥caption has no keywords", "field: description", "leave out --field")
@@ -107,8 +106,10 @@ def _names(table: Table, options: Options) -> dict[str, str]:
     names = {}
     for role, known in NAMES.items():
         for name in (options.columns[role],) if role in options.columns else known:
-            head, dot, rest = name.partition(".")
-            if column := (table.column(name) or table.column(head) + dot + rest if dot and table.column(head) else table.column(name)):
+            column, (outer, dot, inner) = table.column(name), name.partition(".")
+            if not column and dot and (outer := table.column(outer)):
+                column = f"{outer}.{inner}"
+            if column:
                 names[role] = column
                 break
         else:
@@ -128,7 +129,7 @@ def _record(values: dict[str, Any], row: int, name: str, field: str) -> Record:
     url, caption = storable(values.pop("url", "")).strip(), storable(values.pop("caption", ""))
     keywords, own = _words(values.pop("keywords", None)), storable(values.pop("id", "")).strip()
     captions = _captions(caption, ", ".join(keywords), field)
-    if not _URL.match(url):
+    if not URL.match(url):
         return Record(own or f"{name}:{row}", captions, row, status="bad_record", detail=f"record {row + 1}: no URL: {url[:80]!r}")
     source_id = own or f"{url}\n{caption}"
     kind = storable(values.get("media_type")).lower()

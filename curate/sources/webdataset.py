@@ -20,6 +20,7 @@ from curate.sources.base import Input, Pointer, Record, list_inputs, meta_json, 
 from shards import tar
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
+from shards.sample import UID_RULE
 
 VERSION = 2
 IMAGES = "inline"
@@ -27,7 +28,6 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "
 CAPTION_KEYS = ("caption", "text", "title")
 SNIFFED = 2000
 _SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")
-_UID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -187,9 +187,9 @@ def _urls(extras: dict[str, Any]) -> tuple[str, ...]:
 
 def _id(key: str, extras: dict[str, Any], input: Input) -> str:
     for candidate in (key.rpartition("/")[2], extras.get("uid")):
-        if isinstance(candidate, str) and _UID.fullmatch(candidate):
+        if isinstance(candidate, str) and UID_RULE.fullmatch(candidate):
             return candidate
-    return f"{input.name}/{key}".encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return fs.printable(f"{input.name}/{key}")
 
 
 def _refuse_foreign(path: str) -> None:

@@ -10,10 +10,10 @@ from shards.core import fs
 from shards.core.errors import RunError, UsageError
 from shards.manifest import NAME, Manifest, read_manifest
 from shards.reader import Shard
+from shards.sample import IMAGE_EXTENSIONS
 
 __all__ = ["METRIC", "TEMPLATES", "load", "recognises"]
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
 # What CLIP_benchmark's wds folders keep beside their tars, or one folder up.
 CLASSNAMES, PROMPTS = "classnames.txt", "zeroshot_classification_templates.txt"
 
@@ -80,11 +80,13 @@ def _foreign(path: str) -> Iterator[tuple[str, str, tar.Member, int]]:
 
 
 def _labelled(file: str, group: Sequence[tar.Member]) -> tuple[str, str, tar.Member, int]:
-    image = next((m for m in group if m.ext.lower() in IMAGES), None)
+    image = next((m for m in group if m.ext.lower() in IMAGE_EXTENSIONS), None)
     label = next((m for m in group if m.ext == "cls"), None)
     if image is None or label is None:
         found = ", ".join(f".{m.ext}" for m in group)
-        raise UsageError(f"{file}: sample {group[0].key} has {found}", f"an image ({', '.join(IMAGES)}) and .cls", "use labelled shards")
+        raise UsageError(
+            f"{file}: sample {group[0].key} has {found}", f"an image ({', '.join(IMAGE_EXTENSIONS)}) and .cls", "use labelled shards"
+        )
     text = _range(file, label.offset, label.size).strip()
     if not text.lstrip(b"-").isdigit():
         raise UsageError(f"{file}: sample {group[0].key} has {text[:40]!r} as .cls", "a whole number as text")

@@ -177,14 +177,19 @@ def read_text(path: str) -> str:
     return read_bytes(path).decode("utf-8-sig")
 
 
+def printable(name: str) -> str:
+    """Return a file name as text that any file can hold; bytes that are no UTF-8 are shown escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def read_range(path: str, offset: int, length: int) -> bytes:
-    """Return `length` bytes from `offset` on."""
+    """Return `length` bytes from `offset` on; all the rest where the length is negative."""
     if is_remote(path):
         fs, name = _remote(path)
-        return fs.cat_file(name, offset, offset + length)  # type: ignore[no-any-return]
+        return fs.cat_file(name, offset, offset + length if length >= 0 else None)  # type: ignore[no-any-return]
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return os.pread(descriptor, length, offset)
+        return os.pread(descriptor, length if length >= 0 else os.fstat(descriptor).st_size - offset, offset)
     finally:
         os.close(descriptor)
 

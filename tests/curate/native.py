@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,6 +27,17 @@ def records(module: ModuleType, path: Path | str, **options: Any) -> list[Record
         assert module.layout(one, chosen)
         found += module.read(one, chosen)
     return found
+
+
+def peak_memory(module: ModuleType, path: Path | str, count: int, **given: Any) -> int:
+    """Return the most bytes that Python holds while `count` records of one input are read."""
+    options = module.Options(**given)
+    (one,) = module.inputs(str(path), options)
+    tracemalloc.start()
+    assert sum(1 for _ in module.read(one, options)) == count
+    result = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return result
 
 
 def pointed(record: Record) -> bytes:

@@ -29,4 +29,4 @@ def test_buckets_give_the_order_of_one_sort(most: int, tmp_path: Path) -> None:
     by_uid = sorted_batches(con, "FROM given", "uid, rank", share, 500, str(tmp_path), most)
     assert pa.Table.from_batches(list(by_uid)).to_pylist() == sorted(table.to_pylist(), key=lambda r: (r["uid"], r["rank"]))
     con.close()
-    assert not [name for name in os.listdir(tmp_path) if name.startswith("buckets")]
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("spill")]

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native import jpeg, ledger, make_pool, pointed, records, sidecar
 
-from curate.sources import _tables, huggingface
+from curate.sources import _datasets, huggingface
 from curate.sources.base import Record
 from shards.core.errors import TornFileError, UsageError
 from shards.manifest import read_manifest
@@ -227,7 +227,7 @@ def test_a_torn_stream_gives_its_whole_batches(tmp_path: Path, data: st.DataObje
     else:
         assert cut in ends  # between two batches nothing is missing that Arrow's format would tell
     assert [r.captions[0] for r in found] == list("abcdef")[:complete]
-    assert _tables.rows_of(one.path) == complete
+    assert _datasets.rows_of(one.path) == complete
 
 
 def test_a_torn_parquet_file(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import imagenet_sets as sets
 import pytest
 from imagenet_sets import FORMS, NUMBERS, PHOTOS, VAL, form
-from native import ledger, pointed, records, sidecar
+from native import ledger, peak_memory, pointed, records, sidecar
 
 from curate.sources import imagenet_captions, imagenet_templates
 from curate.sources.base import Record
@@ -113,13 +112,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
 
     def peak(n: int) -> int:
         path = sets.captions(tmp_path, [sets.caption(f"n01440764_{i}.JPEG", description="x" * 400) for i in range(n)])
-        options = imagenet_captions.Options(images=images)
-        (one,) = imagenet_captions.inputs(str(path), options)
-        tracemalloc.start()
-        assert sum(1 for _ in imagenet_captions.read(one, options)) == n
-        result = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return result
+        return peak_memory(imagenet_captions, path, n, images=images)
 
     peak(10)
     assert peak(16_000) < 1.3 * peak(5_000)

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import tarfile
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native import jpeg, ledger, make_pool, make_tar, pointed, records, sidecar
+from native import jpeg, ledger, make_pool, make_tar, peak_memory, pointed, records, sidecar
 
 from curate.sources import img2dataset, webdataset
 from curate.sources.base import Record
@@ -81,14 +80,7 @@ def test_a_torn_packed_tar_gives_its_whole_samples(tmp_path: Path, data: st.Data
 def test_memory_of_a_packed_tar_is_that_of_a_sample(tmp_path: Path) -> None:
     def peak(n: int) -> int:
         members = [(f"{i}.{ext}", bytes([i % 251]) * 20_000) for i in range(n) for ext in ("jpg", "txt")] + [(".hidden", b"x")]
-        path = pack(make_tar(tmp_path / f"{n}.tar", members), "gzip")
-        options = webdataset.Options()
-        (one,) = webdataset.inputs(str(path), options)
-        tracemalloc.start()
-        assert sum(1 for _ in webdataset.read(one, options)) == n
-        result = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return result
+        return peak_memory(webdataset, pack(make_tar(tmp_path / f"{n}.tar", members), "gzip"), n)
 
     assert peak(400) < 1.3 * peak(100) + 50_000
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native import jpeg, ledger, make_pool, records, sidecar
+from native import jpeg, ledger, make_pool, peak_memory, records, sidecar
 
 from curate.sources import _wit, wit
 from curate.sources.base import Record
@@ -251,13 +250,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
             out.write(lines([])[0])
             for i in range(n):
                 out.write(lines([one(i, page_title="x" * 500)])[1])
-        options = wit.Options()
-        (given,) = wit.inputs(str(path), options)
-        tracemalloc.start()
-        assert sum(1 for _ in wit.read(given, options)) == n
-        result = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return result
+        return peak_memory(wit, path, n)
 
     assert peak(3000) < 1.3 * peak(300) + 100_000
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from photo_server import Photos
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +18,12 @@ def realdata() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip(f"no real-data sample at {folder}; PROVENDER_REALDATA names another place")
     return folder
+
+
+@pytest.fixture
+def photos(realdata: Path) -> Iterator[Photos]:
+    """Serve the real photos on loopback."""
+    one = Photos(realdata)
+    yield one
+    one.http.shutdown()
+    one.http.server_close()

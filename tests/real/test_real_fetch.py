@@ -10,16 +10,14 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from photo_server import Photos, is_dead
 
 from curate.cli import main
 from curate.fetch.pool import read_pool
@@ -30,53 +28,6 @@ pytestmark = pytest.mark.slow
 
 FILES = {"redcaps": "metadata/redcaps/*/*.json", "cc3m": "metadata/cc3m/*.tsv", "cc12m": "metadata/cc12m/*.tsv"}
 COLUMN = {"cc3m": 1, "cc12m": 0}
-
-
-def is_dead(number: int) -> bool:
-    return number % 10 == 1
-
-
-class Photos:
-    """A loopback server of `/N.jpg`: photo N modulo their number, or 404 for a dead one; logs what it was asked."""
-
-    def __init__(self, folder: Path) -> None:
-        self.photos = [p.read_bytes() for p in sorted((folder / "pairs").glob("flickr*/**/*.jpg"))]
-        self.log: list[int] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                number = int(self.path.strip("/").removesuffix(".jpg"))
-                outer.log.append(number)
-                content = b"" if is_dead(number) else outer.photo(number)
-                self.send_response(404 if is_dead(number) else 200)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Backlog(ThreadingHTTPServer):
-            daemon_threads, request_queue_size = True, 256
-
-        self.http = Backlog(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    def photo(self, number: int) -> bytes:
-        return self.photos[number % len(self.photos)]
-
-    def url_of(self, number: int) -> str:
-        return f"{self.url}/{number}.jpg"
-
-
-@pytest.fixture
-def photos(realdata: Path) -> Iterator[Photos]:
-    one = Photos(realdata)
-    yield one
-    one.http.shutdown()
-    one.http.server_close()
 
 
 def rewrite(source: str, realdata: Path, output: Path, photos: Photos) -> dict[int, tuple[str, str]]:

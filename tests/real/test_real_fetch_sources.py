@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_real_fetch import Photos, build, is_dead
+from photo_server import Photos, is_dead
+from test_real_fetch import build
 
 from curate.cli import main
 from curate.config import source_options
@@ -26,14 +26,6 @@ FILES = {
     "shutterstock": "metadata/shutterstock/shutterstock_from_cc3m.csv",
     "wit": "metadata/wit/wit_v1.sample.tsv",
 }
-
-
-@pytest.fixture
-def photos(realdata: Path) -> Iterator[Photos]:
-    one = Photos(realdata)
-    yield one
-    one.http.shutdown()
-    one.http.server_close()
 
 
 def records(source: str, path: Path) -> list[Any]:
