@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".parquet", ".arrow", ".feather")
 SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
 ROWS = 64  # rows of a parquet batch: their images are in memory together
+_END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream; the random-access format ends with its name
 _EXPECTED = "a folder of save_to_disk, or parquet or Arrow files"
 
 
@@ -158,6 +159,7 @@ def batches(path: str, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, int
                 source.seek(0)
             for batch in _of_ipc(_ipc(source)):
                 yield batch.select(columns), *mapped
+            _check_end(source)
 
 
 @contextmanager
@@ -185,6 +187,17 @@ def _of_ipc(reader: Any) -> Iterator[pa.RecordBatch]:
         yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
     else:
         yield from reader
+
+
+def _check_end(source: Any) -> None:
+    """Refuse a stream without the marker that its writer leaves at its end: it was cut between two batches.
+
+    Raises:
+        EOFError: the marker is not there.
+    """
+    source.seek(max(0, source.size() - len(_END)))
+    if not source.read(len(_END)).endswith((_END, b"ARROW1")):
+        raise EOFError("the stream has no end")
 
 
 def ranges(column: pa.Array, start: int, stop: int) -> list[tuple[int, int] | None] | None:
