@@ -259,7 +259,7 @@ def add_up(paths: list[str]) -> Iterator[duckdb.DuckDBPyConnection]:
     """Add up files of statistics, and open a connection with the sums; what exceeds MEMORY_LIMIT goes to disk.
 
     Its tables: `words` (source, word, count, captions), `bigrams` (source, bigram, count), and `others`
-    (source, kind, text, value, count): all other kinds. All are exact, as the files are.
+    (source, kind, text, value, count, captions): all other kinds. All are exact, as the files are.
     """
     import duckdb
     import fsspec
@@ -269,7 +269,7 @@ def add_up(paths: list[str]) -> Iterator[duckdb.DuckDBPyConnection]:
         con.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
         con.execute("CREATE TABLE words (source VARCHAR, word VARCHAR, count BIGINT, captions BIGINT)")
         con.execute("CREATE TABLE bigrams (source VARCHAR, bigram VARCHAR, count BIGINT)")
-        con.execute("CREATE TABLE others (source VARCHAR, kind VARCHAR, text VARCHAR, value DOUBLE, count BIGINT)")
+        con.execute("CREATE TABLE others (source VARCHAR, kind VARCHAR, text VARCHAR, value DOUBLE, count BIGINT, captions BIGINT)")
         for protocol in sorted({path.partition("://")[0] for path in paths if fs.is_remote(path)}):
             con.register_filesystem(fsspec.filesystem(protocol))
         if paths:
@@ -279,7 +279,8 @@ def add_up(paths: list[str]) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def _sum(con: duckdb.DuckDBPyConnection, paths: list[str]) -> None:
     """Fill the tables. A source at a time, since a key of one text is half the work and memory."""
-    others = "SELECT source, kind, text, value, sum(count) FROM read_parquet($paths) WHERE kind NOT IN ('word', 'bigram') GROUP BY ALL"
+    where = "kind NOT IN ('word', 'bigram')"
+    others = f"SELECT source, kind, text, value, sum(count), sum(captions) FROM read_parquet($paths) WHERE {where} GROUP BY ALL"
     con.execute(f"INSERT INTO others {others}", {"paths": paths})
     for (source,) in con.execute("SELECT source FROM others WHERE kind = 'samples' ORDER BY source").fetchall():
         given = {"paths": paths, "source": source}

@@ -29,7 +29,8 @@ class Counts:
 
     `words`: their spelling; `count`: occurrences; `captions`: captions that hold them.
     `first`, `second`, `pairs`: the words of each distinct bigram, by number, and its occurrences, in no order.
-    `lengths`: how many words each caption has.
+    `stream`: the number of every word in order, caption after caption.
+    `lengths`: how many words each caption has; `distinct`: how many different ones.
     """
 
     words: list[str]
@@ -38,7 +39,9 @@ class Counts:
     first: NDArray[np.int32]
     second: NDArray[np.int32]
     pairs: NDArray[np.int64]
+    stream: NDArray[np.int32]
     lengths: NDArray[np.int64]
+    distinct: NDArray[np.int64]
 
 
 def tokens(caption: str) -> list[str]:
@@ -77,7 +80,7 @@ def count(captions: pa.ChunkedArray | pa.Array | Iterable[str]) -> Counts:
     from curate.report.wordloop import count_words
 
     data, ends = _bytes(captions)
-    rows, start, pairs, lengths = count_words(data, ends)
+    rows, start, pairs, stream, lengths, distinct = count_words(data, ends)
     rows, pairs = rows[rows[:, 0] != 0], pairs[pairs[:, 0] != 0]
     low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     rows = rows[np.argsort(rows[:, 1] & low)]
@@ -89,7 +92,9 @@ def count(captions: pa.ChunkedArray | pa.Array | Iterable[str]) -> Counts:
         first=((pairs[:, 0] >> half) - np.uint64(1)).astype(np.int32),
         second=(pairs[:, 0] & low).astype(np.int32),
         pairs=pairs[:, 1].astype(np.int64),
+        stream=stream,
         lengths=lengths,
+        distinct=distinct,
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 U8 = NDArray[np.uint8]
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
+I32 = NDArray[np.int32]
 
 ZERO, ONE, EIGHT, HALF = np.uint64(0), np.uint64(1), np.uint64(8), np.uint64(32)
 LOW = np.uint64(0xFFFFFFFF)
@@ -94,7 +95,7 @@ def _add(pairs: U64, keys: U64) -> int:
 
 
 @njit(cache=True, nogil=True)
-def count_words(data: U8, ends: I64) -> tuple[U64, I64, U64, I64]:
+def count_words(data: U8, ends: I64) -> tuple[U64, I64, U64, I32, I64, I64]:
     """Count the words and bigrams of captions that lie one after the other.
 
     Args:
@@ -104,12 +105,14 @@ def count_words(data: U8, ends: I64) -> tuple[U64, I64, U64, I64]:
     Returns:
         The table of words, (rows, 4): key, bytes << 32 | number, occurrences, captions << 32 | the last one's number + 1; where
         each word lies first, by its number; the table of bigrams, (rows, 2): first number + 1 << 32 | second, occurrences; the
-        words of each caption, (n,). Rows whose column 0 is 0 are empty.
+        number of every word in order, (words,); how many words each caption has, (n,), and how many different ones, (n,).
+        Rows whose column 0 is 0 are empty.
     """
     words, pairs = np.zeros((WORDS, 4), np.uint64), np.zeros((PAIRS, 2), np.uint64)
-    start, lengths = np.zeros(WORDS, np.int64), np.zeros(len(ends) - 1, np.int64)
+    start, lengths, distinct = np.zeros(WORDS, np.int64), np.zeros(len(ends) - 1, np.int64), np.zeros(len(ends) - 1, np.int64)
+    stream = np.empty((ends[-1] - ends[0]) // 2 + len(ends), np.int32)  # a word and what ends it are two bytes at least
     waiting, held = np.zeros(WAITING, np.uint64), 0
-    used, pairs_used = 0, 0
+    used, pairs_used, passed = 0, 0, 0
     for caption in range(len(ends) - 1):
         at, end, before = np.uint64(ends[caption]), np.uint64(ends[caption + 1]), ZERO
         while at < end:
@@ -131,9 +134,12 @@ def count_words(data: U8, ends: I64) -> tuple[U64, I64, U64, I64]:
                 used += 1
             word, seen = words[place, 1] & LOW, words[place, 3]
             words[place, 2] += ONE
+            stream[passed] = word
+            passed += 1
             lengths[caption] += 1
             if seen & LOW != np.uint64(caption + 1):
                 words[place, 3] = (((seen >> HALF) + ONE) << HALF) | np.uint64(caption + 1)
+                distinct[caption] += 1
             if before != ZERO:
                 waiting[held] = (before << HALF) | word
                 held += 1
@@ -145,4 +151,4 @@ def count_words(data: U8, ends: I64) -> tuple[U64, I64, U64, I64]:
             if 2 * used > words.shape[0]:
                 words, start = _grown(words), np.concatenate((start, np.zeros_like(start)))
     _add(pairs, waiting[:held])
-    return words, start, pairs, lengths
+    return words, start, pairs, stream[:passed], lengths, distinct

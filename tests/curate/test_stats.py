@@ -110,7 +110,7 @@ def all_of(con: Any) -> dict[tuple[Any, ...], tuple[int, int]]:
     found = [
         *con.sql("SELECT source, 'word', word, NULL, count, captions FROM words").fetchall(),
         *con.sql("SELECT source, 'bigram', bigram, NULL, count, 0 FROM bigrams").fetchall(),
-        *con.sql("SELECT source, kind, text, value, count, 0 FROM others").fetchall(),
+        *con.sql("SELECT source, kind, text, value, count, coalesce(captions, 0) FROM others").fetchall(),
     ]
     assert len({row[:4] for row in found}) == len(found)
     return {row[:4]: row[4:] for row in found}

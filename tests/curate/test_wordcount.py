@@ -23,18 +23,24 @@ ANY = st.text(max_size=40)
 CAPTIONS = st.lists(LETTERS | ANY, max_size=12)
 
 
-def naive(captions: Iterable[str]) -> tuple[Counter[str], Counter[str], Counter[tuple[str, str]], list[int]]:
-    words, holding, bigrams, lengths = Counter[str](), Counter[str](), Counter[tuple[str, str]](), []
+Found = tuple[dict[str, int], dict[str, int], dict[tuple[str, str], int], list[str], list[int], list[int]]
+
+
+def naive(captions: Iterable[str]) -> Found:
+    words, holding, bigrams = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+    stream, lengths, distinct = list[str](), list[int](), list[int]()
     for caption in captions:
         found = tokens(caption)
         words.update(found)
         holding.update(set(found))
         bigrams.update(itertools.pairwise(found))
+        stream += found
         lengths.append(len(found))
-    return words, holding, bigrams, lengths
+        distinct.append(len(set(found)))
+    return words, holding, bigrams, stream, lengths, distinct
 
 
-def spelled(found: Counts) -> tuple[dict[str, int], dict[str, int], dict[tuple[str, str], int], list[int]]:
+def spelled(found: Counts) -> Found:
     names = found.words
     assert len(set(names)) == len(names) == len(found.count) == len(found.captions)
     bigrams = [(names[a], names[b]) for a, b in zip(found.first.tolist(), found.second.tolist(), strict=True)]
@@ -43,7 +49,9 @@ def spelled(found: Counts) -> tuple[dict[str, int], dict[str, int], dict[tuple[s
         dict(zip(names, found.count.tolist(), strict=True)),
         dict(zip(names, found.captions.tolist(), strict=True)),
         dict(zip(bigrams, found.pairs.tolist(), strict=True)),
+        [names[i] for i in found.stream.tolist()],
         found.lengths.tolist(),
+        found.distinct.tolist(),
     )
 
 
@@ -113,7 +121,7 @@ def test_tables_grow() -> None:
     rng = random.Random(0)
     captions = [" ".join(f"w{int(rng.paretovariate(0.3)) % 10**6}" for _ in range(12)) for _ in range(20_000)]
     captions.append(" ".join(f"one{i}caption" for i in range(60_000)))
-    words, _, bigrams, _ = naive(captions)
+    words, _, bigrams, *_ = naive(captions)
     assert len(words) > 2 * wordloop.WORDS
     assert len(bigrams) > 2 * wordloop.PAIRS
     assert spelled(count(captions)) == naive(captions)
