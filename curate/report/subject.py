@@ -22,6 +22,7 @@ class Subject:
     source (label), uid, caption, width, height, bytes, and `at`: the name of the sample's picture, for `read_picture`.
     `drawn`: how the sample was drawn, in plain values for the JSON.
     `manifests`: the sets that have shards; native metadata has none.
+    `labels`: for each of `manifests`, its own names of sources and their labels.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -29,3 +30,4 @@ class Subject:
     sample: pa.Table
     drawn: dict[str, object]
     manifests: tuple[Manifest, ...]
+    labels: tuple[dict[str, str], ...]
