@@ -30,7 +30,8 @@ class Counts:
     `words`: their spelling; `count`: occurrences; `captions`: captions that hold them.
     `first`, `second`, `pairs`: the words of each distinct bigram, by number, and its occurrences, in no order.
     `stream`: the number of every word in order, caption after caption.
-    `lengths`: how many words each caption has; `distinct`: how many different ones.
+    `lengths`: how many words each caption has; `distinct`: how many different ones; `said`: a hash of them in order,
+    0 where there is none.
     """
 
     words: list[str]
@@ -42,6 +43,7 @@ class Counts:
     stream: NDArray[np.int32]
     lengths: NDArray[np.int64]
     distinct: NDArray[np.int64]
+    said: NDArray[np.uint64]
 
 
 def tokens(caption: str) -> list[str]:
@@ -80,7 +82,7 @@ def count(captions: pa.ChunkedArray | pa.Array | Iterable[str]) -> Counts:
     from curate.report.wordloop import count_words
 
     data, ends = _bytes(captions)
-    rows, start, pairs, stream, lengths, distinct = count_words(data, ends)
+    rows, start, pairs, stream, lengths, distinct, said = count_words(data, ends)
     rows, pairs = rows[rows[:, 0] != 0], pairs[pairs[:, 0] != 0]
     low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     rows = rows[np.argsort(rows[:, 1] & low)]
@@ -95,6 +97,7 @@ def count(captions: pa.ChunkedArray | pa.Array | Iterable[str]) -> Counts:
         stream=stream,
         lengths=lengths,
         distinct=distinct,
+        said=said,
     )
 
 

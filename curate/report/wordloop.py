@@ -95,7 +95,7 @@ def _add(pairs: U64, keys: U64) -> int:
 
 
 @njit(cache=True, nogil=True)
-def count_words(data: U8, ends: I64) -> tuple[U64, I64, U64, I32, I64, I64]:
+def count_words(data: U8, ends: I64) -> tuple[U64, I64, U64, I32, I64, I64, U64]:
     """Count the words and bigrams of captions that lie one after the other.
 
     Args:
@@ -105,11 +105,12 @@ def count_words(data: U8, ends: I64) -> tuple[U64, I64, U64, I32, I64, I64]:
     Returns:
         The table of words, (rows, 4): key, bytes << 32 | number, occurrences, captions << 32 | the last one's number + 1; where
         each word lies first, by its number; the table of bigrams, (rows, 2): first number + 1 << 32 | second, occurrences; the
-        number of every word in order, (words,); how many words each caption has, (n,), and how many different ones, (n,).
-        Rows whose column 0 is 0 are empty.
+        number of every word in order, (words,); how many words each caption has, (n,), how many different ones, (n,), and a
+        hash of them in order, (n,), 0 where there is none. Rows whose column 0 is 0 are empty.
     """
     words, pairs = np.zeros((WORDS, 4), np.uint64), np.zeros((PAIRS, 2), np.uint64)
     start, lengths, distinct = np.zeros(WORDS, np.int64), np.zeros(len(ends) - 1, np.int64), np.zeros(len(ends) - 1, np.int64)
+    said = np.zeros(len(ends) - 1, np.uint64)
     stream = np.empty((ends[-1] - ends[0]) // 2 + len(ends), np.int32)  # a word and what ends it are two bytes at least
     waiting, held = np.zeros(WAITING, np.uint64), 0
     used, pairs_used, passed = 0, 0, 0
@@ -121,6 +122,7 @@ def count_words(data: U8, ends: I64) -> tuple[U64, I64, U64, I32, I64, I64]:
                 continue
             begin = at
             at, key = _word_end(data, begin, end)
+            said[caption] = _mixed(said[caption] ^ key)
             length, mask = at - begin, np.uint64(words.shape[0] - 1)
             place = _mixed(key) & mask
             while words[place, 0] != ZERO:
@@ -151,4 +153,4 @@ def count_words(data: U8, ends: I64) -> tuple[U64, I64, U64, I32, I64, I64]:
             if 2 * used > words.shape[0]:
                 words, start = _grown(words), np.concatenate((start, np.zeros_like(start)))
     _add(pairs, waiting[:held])
-    return words, start, pairs, stream[:passed], lengths, distinct
+    return words, start, pairs, stream[:passed], lengths, distinct, said
