@@ -1,0 +1,133 @@
+"""The compiled loop that finds phrases in a stream of words. Imports numba: import it where there is work.
+
+The forms of all lists stand in one tree of words: a caption is walked once, however many lists there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from curate.report.concepts import ConceptList, Form, forms_of
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """The tree. `numbers`: each word in it, numbered; `arrays`: see count_mentions, from `root` on."""
+
+    numbers: dict[str, int]
+    arrays: tuple[I32, I32, I32, I32, I32, I32, I32, int]
+
+
+@lru_cache(8)
+def compiled(lists: tuple[ConceptList, ...]) -> Phrases:
+    """Return the tree of all forms of all lists."""
+    numbers: dict[str, int] = {}
+    children: list[dict[int, int]] = [{}]
+    classes: list[list[int]] = [[]]
+    first = [0, *accumulate(len(concepts.classes) for concepts in lists)]
+    deepest = 1
+    for start, concepts in zip(first, lists, strict=False):
+        for form, places in forms_of(concepts).items():
+            classes[_grown(form, numbers, children, classes)] += [start + place for place in places]
+            deepest = max(deepest, len(form))
+    root = np.zeros(len(numbers) + 1, np.int32)  # a word that is in no form has the number -1: the last one
+    root[list(children[0])] = list(children[0].values())
+    below = [sorted(edges.items()) for edges in children]
+    array = lambda values: np.array(values, np.int32)
+    sets = [place for place, concepts in enumerate(lists) for _ in concepts.classes]
+    arrays = (
+        root,
+        array([0, *accumulate(map(len, below))]),
+        array([word for edges in below for word, _ in edges]),
+        array([node for edges in below for _, node in edges]),
+        array([0, *accumulate(map(len, classes))]),
+        array([place for places in classes for place in places]),
+        array(sets),
+        deepest,
+    )
+    return Phrases(numbers, arrays)
+
+
+def _grown(form: Form, numbers: dict[str, int], children: list[dict[int, int]], classes: list[list[int]]) -> int:
+    """Return the node of a form, made if there is none."""
+    node = 0
+    for word in form:
+        number = numbers.setdefault(word, len(numbers))
+        if number not in children[node]:
+            children[node][number] = len(children)
+            children.append({})
+            classes.append([])
+        node = children[node][number]
+    return node
+
+
+@njit(cache=True, nogil=True)
+def count_mentions(
+    stream: I32,
+    lengths: I64,
+    known: I32,
+    root: I32,
+    edges: I32,
+    edge_word: I32,
+    edge_node: I32,
+    entries: I32,
+    entry_class: I32,
+    sets: I32,
+    deepest: int,
+) -> tuple[I64, I64]:
+    """Count the forms found in captions, per class: of each set the one that begins first, then the longest.
+
+    Args:
+        stream, lengths: the words of captions and how many each has, as in wordcount.Counts.
+        known: the tree's number of each word of the stream, -1 for none.
+        root: the node of each word that begins a form, 0 for none.
+        edges: (nodes + 1,) where the edges of each node begin in `edge_word` and `edge_node`: the next word, the next node.
+        entries: (nodes + 1,) where the classes of the form that ends at each node begin in `entry_class`.
+        sets: the set of each class; classes of a set lie together.
+        deepest: the most words of a form.
+
+    Returns:
+        Mentions, and captions with at least one, of each class.
+    """
+    count, captions = np.zeros(len(sets), np.int64), np.zeros(len(sets), np.int64)
+    last = np.full(len(sets), -1, np.int64)
+    free = np.zeros(sets.max() + 1, np.int64)  # where in the stream the next mention of each set may begin
+    path = np.zeros(deepest, np.int32)
+    at = 0
+    for caption in range(len(lengths)):
+        end = at + lengths[caption]
+        for begin in range(at, end):
+            node, depth = root[known[stream[begin]]], 0
+            while node != 0:
+                path[depth] = node
+                depth += 1
+                if begin + depth == end or edges[node] == edges[node + 1]:
+                    break
+                word, following = known[stream[begin + depth]], 0
+                for edge in range(edges[node], edges[node + 1]):
+                    if edge_word[edge] == word:
+                        following = edge_node[edge]
+                        break
+                node = following
+            for deep in range(depth - 1, -1, -1):
+                node = path[deep]
+                for entry in range(entries[node], entries[node + 1]):
+                    place = entry_class[entry]
+                    # A form that classes of one set share: the first of them has just set `free` to this mention's end.
+                    if free[sets[place]] <= begin:
+                        count[place] += 1
+                        captions[place] += last[place] != caption
+                        last[place] = caption
+                for entry in range(entries[node], entries[node + 1]):
+                    free[sets[entry_class[entry]]] = max(free[sets[entry_class[entry]]], begin + deep + 1)
+        at = end
+    return count, captions
