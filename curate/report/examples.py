@@ -105,30 +105,31 @@ def write_examples(out: str, picks: pa.Table, *, workers: int = 1, engine_name: 
     import pyarrow as pa
 
     keys = list(zip(*(picks[name].to_pylist() for name, _ in POINTER), strict=True))
-    pictures = dict(_thumbnails(sorted({k for k in keys if k[0]}), workers, engine_name))
+    pictures = dict(thumbnails(sorted({k for k in keys if k[0]}), workers, engine_name))
     table = picks.select([name for name, _ in COLUMNS]).cast(arrow_schema(COLUMNS))
     column = pa.array([pictures.get(key) for key in keys], pa.binary())
     fs.make_dirs(fs.join(out, "examples"))
     write_sidecar(fs.join(out, PATH), table.append_column("thumbnail", column))
 
 
-_Pointer = tuple[str, int, int]
+Pointer = tuple[str, int, int]
 
 
-def _thumbnails(pointers: list[_Pointer], workers: int, engine_name: str) -> Iterator[tuple[_Pointer, bytes | None]]:
+def thumbnails(pointers: list[Pointer], workers: int = 1, engine_name: str = "local") -> Iterator[tuple[Pointer, bytes | None]]:
+    """Yield each (path, offset, size) with its thumbnail, None where there is no picture; workers decode."""
     batches = [pointers[i : i + BATCH] for i in range(0, len(pointers), BATCH)]
     for outcome in engine.map_unordered(read_thumbnails, batches, workers=workers, engine=engine_name, split=split, timeout=SECONDS):
         if isinstance(outcome, engine.Done):
             yield from zip(outcome.spec, outcome.result, strict=True)
 
 
-def split(batch: list[_Pointer]) -> list[list[_Pointer]]:
+def split(batch: list[Pointer]) -> list[list[Pointer]]:
     """Halve a batch whose worker died."""
     half = len(batch) // 2
     return [part for part in (batch[:half], batch[half:]) if part]
 
 
-def read_thumbnails(pointers: list[_Pointer]) -> list[bytes | None]:
+def read_thumbnails(pointers: list[Pointer]) -> list[bytes | None]:
     """Return the thumbnail of each (path, offset, size); None where the file is gone or no picture."""
     return [_one(*pointer) for pointer in pointers]
 

@@ -1,100 +1,166 @@
-"""The report as one HTML file: no script, nothing loaded from anywhere, pictures as data: URIs.
+"""A report as one HTML file: nothing loaded from anywhere, pictures as data: URIs, at most 5 MB.
 
-Captions are hostile input: the template escapes everything, control characters are made visible, and the page's
-content security policy forbids all but its own style sheet (by hash) and its own pictures.
+Captions are hostile input: templates escape everything, control characters are made visible, data for the script is JSON
+without markup, and the page's content security policy allows only its own style sheet and script (by hash) and pictures.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from curate.report.numbers import SECTIONS, section
+
+if TYPE_CHECKING:
+    import jinja2
 
 MAX_BYTES = 5_000_000
-# Pictures shown per reason, group and for the kept ones; the first row of numbers with which the page is small enough.
-_PICTURES = ((12, 8, 50), (12, 6, 50), (6, 6, 50), (3, 4, 50), (1, 2, 12), (0, 0, 0))
 MAX_TEXT = 400
-# Okabe and Ito's palette, told apart by colour-blind readers; the style sheet has the colours as .c0 … .c7.
-COLOURS = 8
+CLASSES = 8  # the style sheet has the colours of sources as .c0 … .c7
+# What pictures shrink to, (longest side, WebP quality), until the page is small enough; then fewer of them are shown.
+SMALLER = ((64, 60), (48, 50))
 _DIGITS = 12
 
 
-def render(report: dict[str, Any], examples: list[dict[str, Any]]) -> str:
-    """Return the page of a report and its examples (rows with thumbnails), at most 5 MB long.
+def render(report: dict[str, Any], pictures: Mapping[str, bytes]) -> str:
+    """Return the page of a report; `pictures` are WebP thumbnails by the names that its rows have in `picture`."""
+    from curate.report.plots import colours_of
 
-    Where the pictures would make it longer, fewer of them are shown.
+    present = [name for name in SECTIONS if report[name]]
+    sources = [source["name"] for source in report["sources"]]
+    figures = {name: section(name).figures(report[name], colours_of(sources)) for name in present}
+    headings = [(name, SECTIONS[name]) for name in present]
+    return render_page("report.html", report, pictures, sources, headings, report=report, figures=figures)
+
+
+def render_page(
+    template: str,
+    values: dict[str, Any],
+    pictures: Mapping[str, bytes],
+    sources: Sequence[str],
+    sections: Sequence[tuple[str, str]],
+    **given: Any,
+) -> str:
+    """Return a page of a template that extends base.html, its pictures shrunk so that it stays within MAX_BYTES.
+
+    Args:
+        values: what the JSON holds; lists of rows in it name pictures, and their first rows keep theirs longest.
+        pictures: WebP thumbnails by name.
+        sources: what has a colour, in order.
+        sections: the id and heading of each section.
+        given: more for the template.
     """
-    for limits in _PICTURES:
-        page = _render(report, examples, limits)
-        if len(page.encode()) <= MAX_BYTES:
+    here = Path(__file__).parent
+    page = _environment().get_template(template)
+    fixed = {
+        "sources": sources,
+        "classes": {source: f"c{i % CLASSES}" for i, source in enumerate(sources)},
+        "sections": sections,
+        "style": (here / "style.css").read_text(encoding="utf-8"),
+        "script": (here / "page.js").read_text(encoding="utf-8"),
+        **given,
+    }
+    bare = page.render(**fixed, pictures={}, hidden_pictures="")
+    shown, said = fit(named(values), pictures, MAX_BYTES - len(bare.encode()) - 1000)
+    return page.render(**fixed, pictures=shown, hidden_pictures=said)
+
+
+def named(value: Any, place: int = 0) -> Iterator[tuple[int, str]]:
+    """Yield (place in its list, name) of each picture that rows name."""
+    if isinstance(value, dict):
+        if isinstance(value.get("picture"), str):
+            yield place, value["picture"]
+        for inner in value.values():
+            yield from named(inner, place)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from named(inner, i)
+
+
+def fit(wanted: Iterator[tuple[int, str]], pictures: Mapping[str, bytes], most: int) -> tuple[dict[str, str], str]:
+    """Return data: URIs of all the pictures if they fit into `most` bytes, else of smaller ones, else of the first ones; and what was done.
+
+    A picture that is named twice counts twice: it stands in the page twice.
+    """
+    names = [name for _, name in sorted(wanted, key=lambda pair: pair[0]) if pictures.get(name)]
+    found: Mapping[str, bytes] = {name: pictures[name] for name in names}
+    for shrink in (None, *SMALLER):
+        if shrink:
+            found = {name: _smaller(content, *shrink) for name, content in found.items()}
+        uris = {name: "data:image/webp;base64," + base64.b64encode(content).decode() for name, content in found.items()}
+        if sum(len(uris[name]) for name in names) <= most:
+            return uris, f"Pictures are {shrink[0]} pixels small, to keep this page under 5 MB." if shrink else ""
+    shown: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        most -= len(uris[name]) * names.count(name)
+        if most < 0:
             break
-    return page
+        shown[name] = uris[name]
+    return (
+        shown,
+        f"{number(len(shown))} of {number(len(uris))} pictures are shown, the first of each list, so that this page stays under 5 MB.",
+    )
 
 
-def _render(report: dict[str, Any], examples: list[dict[str, Any]], limits: tuple[int, int, int]) -> str:
+def _smaller(content: bytes, side: int, quality: int) -> bytes:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(content))
+    image.thumbnail((side, side))
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=quality, method=4)
+    return out.getvalue()
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     import jinja2
 
-    here = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(here),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(n=number, percent=percent, size=file_size, text=visible, short=lambda digest: digest[:_DIGITS])
-    style = (here / "style.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(
-        report=report,
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        colour={source["name"]: f"c{i % COLOURS}" for i, source in enumerate(report["sources"])},
-        steps={source["name"]: steps(source) for source in report["sources"]},
-        recipe=list(flattened(report["recipe"])),
-        filters=filter_line(report["recipe"]),
-        **_pictures(report, examples, limits),
+    environment.filters.update(
+        n=number, percent=percent, size=file_size, text=visible, sha256=sha256, short=lambda digest: digest[:_DIGITS]
     )
+    environment.globals.update(json_data=json_data, steps=steps)
+    return environment
 
 
-def _pictures(report: dict[str, Any], examples: list[dict[str, Any]], limits: tuple[int, int, int]) -> dict[str, Any]:
-    """Sort the examples into dropped[source, reason], groups, kept, and pairs with test images, each row with its picture or none."""
-    per_reason, per_group, per_kept = limits
-    dropped: dict[str, dict[str, list[dict[str, Any]]]] = {source["name"]: {} for source in report["sources"]}
-    groups: dict[int, list[dict[str, Any]]] = {}
-    kept = []
-    pairs: dict[int, list[dict[str, Any]]] = {}
-    for row in examples:
-        shown = {**row, "picture": _data_uri(row["thumbnail"])}
-        if row["kind"] == "dropped" and row["position"] < max(per_reason, 1):
-            dropped.setdefault(row["source"], {}).setdefault(row["reason"], []).append(shown)
-        elif row["kind"] == "group" and row["position"] < max(per_group, 1):
-            groups.setdefault(row["group"], []).append(shown)
-        elif row["kind"] == "kept":
-            kept.append(shown)
-        elif row["kind"] == "test" and row["group"] < per_kept:
-            pairs.setdefault(row["group"], []).append(shown)
-        for limit, kind in ((per_reason, "dropped"), (per_group, "group"), (per_kept, "kept")):
-            if row["kind"] == kind and row["position"] >= limit:
-                shown["picture"] = ""
-    by_survivor = {rows[0]["uid"]: rows for rows in groups.values()}
-    largest = [{**group, "rows": by_survivor.get(group["survivor"], [])} for group in report["duplicates"]["largest"]]
-    return {"dropped": dropped, "groups": largest, "kept": kept, "pairs": [pair for pair in pairs.values() if len(pair) == 2]}
+def sha256(text: str) -> str:
+    """Return the hash of a style sheet or script as a content security policy names it."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _data_uri(content: bytes | None) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(content).decode()}" if content else ""
+def json_data(name: str, value: Any) -> Any:
+    """Return a <script> of JSON for page.js to read; nothing in it can end the element."""
+    import markupsafe
+
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return markupsafe.Markup('<script type="application/json" id="{}">{}</script>').format(name, markupsafe.Markup(text))  # noqa: S704  escaped above
 
 
 def steps(source: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a source's waterfall: each step with its bar, from `start` to `start + share` of the inputs (0 to 1)."""
     inputs = source["inputs"]
 
-    def step(kind: str, label: str, count: int, left: int, why: str = "") -> dict[str, Any]:
-        return {"kind": kind, "label": label, "count": count, "share": _part(count, inputs), "start": _part(left, inputs), "why": why}
+    def step(kind: str, label: str, count: int, left: int, why: str = "", examples: Sequence[Any] = ()) -> dict[str, Any]:
+        bar = {"share": _part(count, inputs), "start": _part(left, inputs)}
+        return {"kind": kind, "label": label, "count": count, **bar, "why": why, "examples": examples}
 
     rows = [step("inputs", "inputs", inputs, 0)]
-    rows += [step("dropped", d["reason"], d["count"], d["left"], d["why"]) for d in source["dropped"]]
+    rows += [step("dropped", d["reason"], d["count"], d["left"], d["why"], d["examples"]) for d in source["dropped"]]
     kept, spare = source["kept"]["count"], source["spare"]["count"]
     explained = {"holdout": "set aside as the recipe asks", "spare": "survived, but not needed for the samples asked for"}
     for name, left in (("holdout", kept + spare), ("spare", kept)):
@@ -105,27 +171,6 @@ def steps(source: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _part(n: int, of: int) -> float:
     return n / of if of else 0.0
-
-
-def filter_line(recipe: dict[str, Any]) -> list[str]:
-    """Return the recipe's filters in order, each with its options: `caption_length (min_words 1)`."""
-    lines = []
-    for entry in recipe.get("filters") or []:
-        options = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "name" and value not in (None, "", []))
-        lines.append(f"{entry.get('name')} ({options})" if options else str(entry.get("name")))
-    return lines
-
-
-def flattened(value: Any, at: str = "") -> list[tuple[str, str]]:
-    """Return a recipe as (dotted key, value) pairs."""
-    if isinstance(value, dict) and value:
-        return [pair for key, inner in value.items() for pair in flattened(inner, f"{at}.{key}" if at else str(key))]
-    if isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
-        return [pair for i, inner in enumerate(value) for pair in flattened(inner, f"{at}[{i}]")]
-    if isinstance(value, list):
-        return [(at, ", ".join(map(str, value)))]
-    words = {True: "true", False: "false", None: "none"}
-    return [(at, words[value] if value is None or isinstance(value, bool) else str(value))] if at else []
 
 
 def visible(text: str | None) -> str:

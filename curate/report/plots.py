@@ -7,6 +7,7 @@ security policy allows only its own style sheet; colours are the page's variable
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -23,8 +24,9 @@ DASHES = ("solid", "dashed", "dotted", "dashdot")
 INK, SOFT, LINE = "#010101", "#020202", "#030303"  # stand-ins, replaced by the page's variables
 WIDTH, HEIGHT = 4.6, 2.9  # inches at 72 points: narrow enough to be read on a phone without shrinking
 _VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)"} | {c: f"var(--c{i})" for i, c in enumerate(PALETTE)}
-_RC = {
+_RC: dict[str, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,
@@ -126,12 +128,12 @@ def dashes(source: str, colours: dict[str, str]) -> str:
 
 def grouped(axes: Axes) -> None:
     """Write the ticks of both axes as the page writes numbers: 10,000; log axes as powers of ten in figures."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
     for axis, scale in ((axes.xaxis, axes.get_xscale()), (axes.yaxis, axes.get_yscale())):
         axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
         if scale == "log":
-            axis.set_minor_formatter(NullFormatter())
+            axis.set_minor_locator(NullLocator())
 
 
 def tick(value: float) -> str:
@@ -156,7 +158,7 @@ def page_svg(svg: str, name: str, title: str) -> str:
         svg = svg.replace(colour, variable)
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert size is not None
-    head = f'<svg class="chart" data-chart="{_escaped(name)}" role="img" aria-label="{_escaped(title)}" width="{size[1]}" viewBox="0 0 {size[1]} {size[2]}"'
+    head = f'<svg class="chart" data-chart="{name}" role="img" aria-label="{html.escape(title)}" viewBox="0 0 {size[1]} {size[2]}"'
     svg = re.sub(r"<svg[^>]*", head, svg, count=1)
     return re.sub(r"\s*\n\s*", "\n", svg).strip()
 
@@ -170,9 +172,3 @@ def _attributes(found: re.Match[str]) -> str:
     for dead in ("font-family", "-inkscape-stroke", "text-align"):
         parts.pop(dead, None)
     return "".join(f' {key}="{value}"' for key, value in parts.items())
-
-
-def _escaped(text: str) -> str:
-    import html
-
-    return html.escape(text, quote=True)
