@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
+import re
+import shutil
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+# What a terminal obeys instead of showing it: control characters, line and paragraph ends, and marks that turn the order of writing.
+_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_BARS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"  # blank for nothing; the second where stdout cannot say the first
+_EIGHTHS = " ▏▎▍▌▋▊▉█", " ...:::##"
+
 
 def emit(value: Any) -> None:
-    """Write one piece of data to stdout: text as it is, anything else as JSON."""
-    print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1), flush=True)
+    """Write one piece of data to stdout: text as it is, anything else as JSON. What stdout cannot say is escaped."""
+    if isinstance(value, str):
+        encoding = sys.stdout.encoding or "utf-8"
+        print(value if value.isascii() else value.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        return
+    text = json.dumps(value, ensure_ascii=not _says("€ü"), indent=1)
+    print(text if text.isascii() else re.sub("[\x7f-\x9f\ud800-\udfff]", lambda c: f"\\u{ord(c[0]):04x}", text), flush=True)
 
 
 def say(message: str) -> None:
     """Write one line of talk to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print("\n".join(map(visible, message.split("\n"))), file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:
@@ -25,23 +40,117 @@ def warn(message: str) -> None:
     say(f"warning: {message}")
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return an aligned text table; numbers stand to the right."""
-    cells = [[str(c) for c in header], *([_cell(c) for c in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+def _says(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def visible(text: str) -> str:
+    """Return a text of others as one line that commands no terminal: what would is shown, as ␛ or `\\u202e`."""
+    return _COMMANDS.sub(_shown, text) if not text.isprintable() else text
+
+
+def _shown(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if _says("␛"):
+        if code < 0x20:
+            return chr(0x2400 + code)
+        if code == 0x7F:
+            return "␡"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def width_of(text: str) -> int:
+    """Return how many columns of a terminal a text fills: two for a wide East Asian character, none for a mark on another one."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(c: str) -> int:
+    if (unicodedata.category(c) in ("Mn", "Me", "Cf") and c != "\xad") or "\u1160" <= c <= "\u11ff":
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text, or as much of its beginning as fills `width` columns with `…` (`~`) behind it."""
+    if width_of(text) <= width:
+        return text
+    end, room = 0, width - 1
+    while end < len(text) and room >= _columns(text[end]):
+        room -= _columns(text[end])
+        end += 1
+    return f"{text[:end]}{'…' if _says('…') else '~'}" if width > 0 else ""
+
+
+def terminal_width() -> int:
+    """Return how many columns stdout has: the terminal's, or COLUMNS, or 80."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def coloured() -> bool:
+    """Return whether stdout may be coloured: it is a terminal, and NO_COLOR (no-color.org) is not set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class Painted(str):
+    """A table's cell in a style: `style` holds the numbers of ANSI's SGR (`1` bold, `38;5;74` a colour)."""
+
+    style = ""
+
+
+def painted(text: str, style: str) -> Painted:
+    """Return a text that `table` paints; without a style, plain."""
+    cell = Painted(text)
+    cell.style = style
+    return cell
+
+
+def paint(text: str, style: str) -> str:
+    """Return a text between the codes that switch a style on and off; without a style, as it is."""
+    return f"\x1b[{style}m{text}\x1b[0m" if style and text else text
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], width: int | None = None) -> str:
+    """Return an aligned text table; numbers stand to the right. No cell's text can break it or command the terminal.
+
+    Args:
+        width: columns to stay within: the widest columns of text are cut for it.
+    """
+    cells = [[_cell(c) for c in row] for row in (header, *rows)]
+    widths = [max(width_of(row[i]) for row in cells) for i in range(len(header))]
     numeric = [all(_is_number(row[i]) for row in cells[1:] if row[i]) for i in range(len(header))]
-    lines = []
-    for row in cells:
-        parts = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)]
-        lines.append("  ".join(parts).rstrip())
+    if width is not None:
+        _narrow(widths, [i for i, n in enumerate(numeric) if not n], width)
+    lines = ["  ".join(map(_padded, row, widths, numeric)).rstrip() for row in cells]
     lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(lines)
 
 
+def _narrow(widths: list[int], texts: list[int], width: int) -> None:
+    """Take columns from the widest texts, one at a time, until all fit or none is left to take."""
+    for _ in range(sum(widths) + 2 * (len(widths) - 1) - width):
+        widest = max(texts, key=lambda i: widths[i], default=-1)
+        if widest < 0 or widths[widest] <= 4:
+            return
+        widths[widest] -= 1
+
+
+def _padded(cell: str, width: int, right: bool) -> str:
+    text = cut(cell, width)
+    space = " " * (width - width_of(text))
+    text = paint(text, getattr(cell, "style", ""))
+    return space + text if right else text + space
+
+
 def _cell(value: Any) -> str:
+    if isinstance(value, Painted):
+        return painted(visible(value), value.style)
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else visible(str(value))
 
 
 def _is_number(text: str) -> bool:
@@ -50,6 +159,26 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def sparkline(counts: Iterable[float]) -> str:
+    """Return a histogram on one line, a character for each count, scaled to the largest.
+
+    Blank is zero; whatever is more has at least the lowest bar.
+    """
+    values, levels = list(counts), _BARS[not _says(_BARS[0])]
+    most = max(values, default=0)
+    return "".join(levels[math.ceil(8 * v / most) if most else 0] for v in values)
+
+
+def bar(share: float, width: int) -> str:
+    """Return a bar that fills `share` (0 to 1) of `width` columns, to an eighth of one; only 0 is empty, and only 1 full."""
+    levels = _EIGHTHS[not _says(_EIGHTHS[0])]
+    eighths = round(8 * width * min(max(share, 0.0), 1.0))
+    if 0 < share < 1 and width:
+        eighths = min(max(eighths, 1), 8 * width - 1)
+    whole, rest = divmod(eighths, 8)
+    return levels[8] * whole + (levels[rest] if rest else "")
 
 
 class Progress:

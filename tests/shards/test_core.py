@@ -314,11 +314,6 @@ def test_a_folder_without_manifest_gets_advice(tmp_path):
     assert "unfinished" in error.value.advice
 
 
-def test_tables_align_numbers_to_the_right():
-    assert console.table(("name", "n"), [("a", 1), ("bb", 1000)]) == "name      n\n----  -----\na         1\nbb    1,000"
-    assert [console.duration(s) for s in (47, 190, 7500)] == ["47 s", "3 min 10 s", "2 h 5 min"]
-
-
 def test_reading_with_the_environment_of_another_folder(make_shards, tmp_path):
     """A set is found by a path relative to where the command runs."""
     folder = Path(make_shards(3))

@@ -5,18 +5,24 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import random
 import shlex
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from braceexpand import braceexpand
 
 from shards import cli
+from shards.core import console
 from shards.core.errors import RunError, TornFileError, UsageError
 from shards.index import index
 from shards.inspect import brace
@@ -153,6 +159,103 @@ def test_inspect_counts_what_is_there(make_shards, capsys):
     assert list(braceexpand(words[words.index("--train-data") + 1])) == [f"{folder}/{i:05d}.tar" for i in range(3)]
     assert words[words.index("--train-num-samples") + 1] == "20"
     assert int(words[words.index("--workers") + 1]) <= 3
+
+
+def _with_captions(folder: str, changes: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the rows of a set's sidecars."""
+    for path in Path(folder).glob("*.parquet"):
+        old = pq.read_table(path)
+        pq.write_table(pa.Table.from_pylist([changes(row) for row in old.to_pylist()], schema=old.schema), path)
+
+
+def test_inspect_spreads_are_those_of_plain_python(make_shards, capsys):
+    """The oracle is `statistics` and a loop over the sidecars' rows."""
+    rng = random.Random(0)
+    folder = make_shards(300, per_shard=70)
+    changed = []
+
+    def change(row: dict[str, Any]) -> dict[str, Any]:
+        source = rng.choice(["redcaps", "drawn"])
+        width, height, n = rng.randrange(1, 900), rng.randrange(1, 900), rng.randrange(0, 30)
+        row |= {"source": source, "caption": "w " * n, "width": width, "height": height, "bytes": rng.randrange(1, 10**6)}
+        changed.append((source, n, min(width, height), round(width / height, 2), float(f"{row['bytes']:.3g}")))
+        return row
+
+    _with_captions(folder, change)
+    assert cli.main(["inspect", folder, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["distributions"]
+    assert list(found) == ["words", "shorter_side", "aspect", "bytes"]
+    for place, spread in enumerate(found.values(), start=1):
+        edges = spread["edges"]
+        assert list(spread["sources"]) == ["drawn", "redcaps"], "the manifest's source comes first"
+        for source, told in [("", spread["all"]), *spread["sources"].items()]:
+            values = sorted(row[place] for row in changed if source in ("", row[0]))
+            assert told["samples"] == len(values) == sum(told["counts"])
+            ranks = (1, math.ceil(len(values) / 100), math.ceil(len(values) / 2), math.ceil(0.99 * len(values)), len(values))
+            assert [told[k] for k in ("min", "p1", "median", "p99", "max")] == [values[r - 1] for r in ranks]
+            inner = [sum(a <= v < b for v in values) for a, b in itertools.pairwise(edges)][1:-1]
+            assert told["counts"][1:-1] == inner
+    assert found["words"]["edges"] == list(range(0, 32, 2))
+
+
+def test_inspect_shows_sparklines_within_80_columns(make_shards, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = make_shards(20, width=300, height=70)
+    hostile = itertools.cycle(["\x1b[2Jgone", "猫" * 60, "line\none", "x" * 200])
+    lengths = itertools.cycle([1, 2, 2, 3])
+    _with_captions(folder, lambda row: row | {"caption": f"{next(hostile)} {'w ' * next(lengths)}", "licence": ""})
+    assert cli.main(["inspect", folder, "--examples", "4"]) == 0
+    said = capsys.readouterr().out
+    lines = said.splitlines()
+    assert "\x1b" not in said
+    assert "␛[2Jgone" in said
+    assert [w for line in lines[1:-1] if (w := console.width_of(line)) > 80] == []
+    # 2, 3, 4 and 4 words in turn: 5, 5 and 10 captions of 20.
+    assert next(line for line in lines if line.startswith("words per")).split() == [
+        "words",
+        "per",
+        "caption",
+        "2",
+        "2",
+        "3",
+        "4",
+        "4",
+        "▄▄█",
+    ]
+    assert next(line for line in lines if line.startswith("shorter side")).split() == [
+        "shorter",
+        "side,",
+        "px",
+        "70",
+        "70",
+        "70",
+        "70",
+        "70",
+        "█",
+    ]
+
+
+def test_inspect_limits_say_what_was_counted_and_foreign_sets_show_their_text(make_shards, tmp_path, capsys):
+    folder = make_shards(20)
+    assert cli.main(["inspect", folder, "--limit", "2"]) == 0
+    assert "counted in 16 samples of the first 2 shards" in capsys.readouterr().out
+    _foreign(tmp_path / "f/a.tar", {"1.jpg": b"x", "1.txt": "a c\xe4t".encode("latin-1"), "2.jpg": b"x"})
+    index(str(tmp_path / "f"), engine="inline")
+    assert cli.main(["inspect", str(tmp_path / "f"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["examples"] == [{"key": "1", "caption": "a c\ufffdt"}, {"key": "2", "caption": ""}]
+    assert facts["distributions"] == facts["caption_words"] == {}
+
+
+def test_inspect_names_licences(make_shards, capsys):
+    folder = make_shards(3)
+    path = Path(folder) / "manifest.json"
+    licences = {"drawn": {f"https://example.org/{i}": 20 - i for i in range(14)}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"licences": licences}))
+    assert cli.main(["inspect", folder]) == 0
+    said = capsys.readouterr().out
+    assert "drawn   https://example.org/0        20" in said
+    assert "and 2 licences more" in said
 
 
 def test_inspect_of_a_cut_set_gives_no_command_that_would_read_too_much(make_shards, tmp_path, capsys):
