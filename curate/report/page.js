@@ -47,7 +47,7 @@ for (const place of document.querySelectorAll(".finder")) {
 
   function draw() {
     const wanted = search.value.trim().toLowerCase();
-    const found = rows.filter((row) => row[0].includes(wanted)).sort(compare);
+    const found = rows.filter((row) => row[0].toLowerCase().includes(wanted)).sort(compare);
     count.textContent = `${numbers.format(found.length)} of ${numbers.format(rows.length)}`;
     heads.forEach((cell, i) => cell.setAttribute("aria-sort", i === by ? (down ? "descending" : "ascending") : "none"));
     body.replaceChildren(...found.slice(0, shown).map((row) => {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from curate.report import stats
+from curate.report.concepts import ConceptList, default_lists
 from shards.manifest import Manifest
 from shards.reader import Shard
 from shards.sample import IMAGE_EXTENSIONS
@@ -30,6 +31,7 @@ class Subject:
     `drawn`: how the sample was drawn, in plain values for the JSON.
     `manifests`: the sets that have shards; native metadata has none.
     `labels`: for each of `manifests`, its own names of sources and their labels.
+    `concepts`: the lists of classes whose mentions are counted.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -38,6 +40,7 @@ class Subject:
     drawn: dict[str, object]
     manifests: tuple[Manifest, ...]
     labels: tuple[dict[str, str], ...]
+    concepts: tuple[ConceptList, ...] = field(default_factory=default_lists)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,124 @@
+"""How often captions mention the classes of downstream sets: coverage, head and tail, and what is never mentioned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from curate.report import plots
+from curate.report.concepts import ConceptList, shared_forms
+
+if TYPE_CHECKING:
+    from curate.report.subject import Subject
+
+LEAST = (1, 10, 100)  # a class is covered where at least so many captions mention it
+ENDS = 10  # the classes named at the head and at the tail
+Found = dict[str, dict[str, tuple[int, int]]]  # source → class → mentions, captions
+
+
+def collect(subject: Subject) -> dict[str, Any]:
+    """Count each set's classes in each source; nothing where no source has a caption.
+
+    A source covers a class where at least so many of its captions mention it; `share` is of the set's classes, and at the head
+    and the tail, of the source's captions.
+    """
+    query = "SELECT source, sum(count)::BIGINT FROM others WHERE kind = 'words' GROUP BY source"
+    known = dict(subject.con.execute(query).fetchall())
+    captions = {source: known.get(source, 0) for source in subject.sources}
+    if not any(captions.values()):
+        return {}
+    return {
+        "least": list(LEAST),
+        "captions": captions,
+        "sets": [_of_set(concepts, _found(subject, concepts.name), captions) for concepts in subject.concepts],
+    }
+
+
+def _found(subject: Subject, name: str) -> Found:
+    query = "SELECT source, text, count, captions FROM others WHERE kind = 'concept' AND starts_with(text, $prefix)"
+    found: Found = {}
+    prefix = f"{name}\t"
+    for source, text, count, captions in subject.con.execute(query, {"prefix": prefix}).fetchall():
+        found.setdefault(source, {})[text.removeprefix(prefix)] = (count, captions)
+    return found
+
+
+def _of_set(concepts: ConceptList, found: Found, captions: dict[str, int]) -> dict[str, Any]:
+    names = [names[0] for names in concepts.classes]
+    of_class = {source: {name: found.get(source, {}).get(name, (0, 0)) for name in names} for source in captions}
+    never = [name for name in names if not any(of_class[source][name][1] for source in captions)]
+    return {
+        "name": concepts.name,
+        "classes": len(names),
+        "sources": [_of_source(source, of_class[source], captions[source]) for source in captions],
+        "unmentioned": len(never),
+        "never": never,
+        "shared": shared_forms(concepts),
+        "synonyms": {every[0]: list(every[1:]) for every in concepts.classes if every[1:]},
+        "table": _table(names, of_class),
+    }
+
+
+def _table(names: list[str], of_class: dict[str, dict[str, tuple[int, int]]]) -> dict[str, Any]:
+    """Return for each class its mentions, the captions that mention it, and those of each source."""
+    each = tuple(of_class) if len(of_class) > 1 else ()
+    columns = [{"name": "class", "number": False}, *({"name": name, "number": True} for name in ("mentions", "captions", *each))]
+    total = {name: [sum(of[name][i] for of in of_class.values()) for i in (0, 1)] for name in names}
+    return {"columns": columns, "rows": [[name, *total[name], *(of_class[source][name][1] for source in each)] for name in names]}
+
+
+def _of_source(source: str, of_class: dict[str, tuple[int, int]], captions: int) -> dict[str, Any]:
+    """Return one source's coverage of a set. `ranked`: for each mentioned class by rank, the captions that mention it."""
+    ranked = sorted(((holding, count, name) for name, (count, holding) in of_class.items() if holding), key=lambda row: (-row[0], row[2]))
+    ends = [
+        {"class": name, "mentions": count, "captions": holding, "share": round(holding / captions, 9)} for holding, count, name in ranked
+    ]
+    covered = [sum(holding >= least for holding, _, _ in ranked) for least in LEAST]
+    mentions = sum(count for count, _ in of_class.values())
+    return {
+        "source": source,
+        "captions": captions,
+        "covered": [{"least": least, "classes": n, "share": round(n / len(of_class), 6)} for least, n in zip(LEAST, covered, strict=True)],
+        "mentions": mentions,
+        "per_1000_captions": round(1000 * mentions / captions, 3) if captions else None,
+        "head": ends[:ENDS],
+        "tail": ends[ENDS:][-ENDS:],
+        "unmentioned": len(of_class) - len(ranked),
+        "never": [name for name, (_, holding) in of_class.items() if not holding],
+        "ranked": [holding for holding, _, _ in ranked],
+    }
+
+
+def figures(values: dict[str, Any], colours: dict[str, str]) -> dict[str, str]:
+    """Draw the coverage of all sets, and for each set the captions that mention its classes, from the head to the tail."""
+    if not values:
+        return {}
+    drawn = {"concepts-coverage": _coverage(values, colours)}
+    for place, one in enumerate(values["sets"]):
+        series = {
+            row["source"]: (list(range(1, len(row["ranked"]) + 1)), [1000 * n / row["captions"] for n in row["ranked"]])
+            for row in one["sources"]
+            if row["ranked"]
+        }
+        if series:
+            key = f"concepts-{place}"
+            title = f"{one['name']}: from head to tail"
+            axes = {"x": f"class, by rank (of {one['classes']:,})", "y": "captions that mention it, per 1,000"}
+            drawn[key] = plots.lines(key, title, series, colours, **axes, log_y=True)
+    return drawn
+
+
+def _coverage(values: dict[str, Any], colours: dict[str, str]) -> str:
+    """Draw a row per set and a dot per source: the share of classes that at least one caption mentions."""
+    sets = values["sets"]
+    height = 0.9 + 0.3 * len(sets)
+    with plots.chart("concepts-coverage", "Classes mentioned at least once", "share of the set's classes", "", height=height) as drawn:
+        for nr, source in enumerate(values["captions"]):
+            share = [one["sources"][nr]["covered"][0]["share"] for one in sets]
+            # Sources lie a little above one another, so that equal shares stay apart.
+            offset = 0.5 * ((nr + 0.5) / len(values["captions"]) - 0.5)
+            drawn.axes.plot(share, [place + offset for place in range(len(sets))], "o", markersize=5, color=colours[source])
+        drawn.axes.set_yticks(range(len(sets)), [f"{one['name']} ({one['classes']:,})" for one in sets])
+        drawn.axes.set_ylim(len(sets) - 0.5, -0.5)
+        drawn.axes.set_xlim(-0.02, 1.02)
+        drawn.axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+    return drawn.svg
