@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from curate.config import FILTERS, SOURCES, BuildConfig, resolve
-from curate.decide import Decided, decide, stages, waterfall
+from curate.decide import Decided, decide, placeholders, removed_by_class, stages, waterfall
 from curate.decontaminate import claims, sets
 from curate.listing import join_pool, layout_of, list_records
 from curate.measure import Part, codecs, hash_kind, measure, table_digest
@@ -221,7 +221,9 @@ def _write(
     write_examples(output, picks, workers=_workers(config), engine_name=config.engine)
     layouts = {name: {"layout": layout} for name, layout in found.layouts.items()}
     notes: dict[str, Any] = {"codecs": codecs(recipe), "dedup_scope": recipe.dedup.scope}
-    notes |= ({"overlap": decided.overlap} if decided.overlap else {}) | ({"excluded": said} if said else {})
+    found_out = {"placeholders": placeholders(decided.con), "removed_by_class": removed_by_class(decided.con)}
+    found_out |= {"overlap": decided.overlap, "excluded": said, "bad_files": found.torn}
+    notes |= {name: value for name, value in found_out.items() if value}
     manifest = Manifest(
         samples=sum(e.samples for e in entries),
         bytes=sum(e.bytes for e in entries),
@@ -234,7 +236,7 @@ def _write(
         sources={name: counts | layouts.get(name, {}) for name, counts in decided.sources.items()},
         licences=_licences(decided),
         classes=class_names(decided.con) if "cls" in members else (),
-        notes=notes | ({"bad_files": found.torn} if found.torn else {}),
+        notes=notes,
         folder=output,
     )
     decided.con.close()

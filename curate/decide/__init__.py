@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from curate.decide import drop
-from curate.decide.counts import check_balance, check_size, count_decisions, removals, stages, waterfall
+from curate.decide.counts import check_balance, check_size, count_decisions, placeholders, removed_by_class, stages, waterfall
 from curate.decide.load import load_samples
 from curate.decide.near import drop_near, overlap
 from curate.decide.order import rank_survivors
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Step = Callable[["duckdb.DuckDBPyConnection"], pa.Table]
 
-__all__ = ["Decided", "Steps", "decide", "removals", "stages", "waterfall"]
+__all__ = ["Decided", "Steps", "decide", "placeholders", "removed_by_class", "stages", "waterfall"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ from shards.schema import REASONS, RELATIVE_REASONS
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
 
 def stages(recipe: Recipe) -> list[str]:
@@ -39,14 +38,26 @@ def count_decisions(con: duckdb.DuckDBPyConnection, recipe: Recipe) -> dict[str,
     return result
 
 
-def removals(con: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Return what is dropped: columns reason, source, class_name ("" where there is none) and count, most first."""
-    return con.sql("""
-        SELECT reason::VARCHAR AS reason, source::VARCHAR AS source, class_name, count(*) AS count
+def removed_by_class(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Return how many samples of each class of labelled sources each reason dropped: reason, source, class, count."""
+    rows = con.execute("""
+        SELECT reason::VARCHAR AS reason, source::VARCHAR AS source, class_name, count(*) AS n
         FROM (SELECT place, reason, source FROM decided WHERE decision = 'dropped')
-        JOIN (SELECT place, class_name FROM measured) USING (place)
-        GROUP BY ALL ORDER BY reason, source, count DESC, class_name
-    """).to_arrow_table()
+        JOIN (SELECT place, class_name FROM measured WHERE class_name <> '') USING (place)
+        GROUP BY ALL ORDER BY reason, source, n DESC, class_name
+    """).fetchall()
+    return [dict(zip(("reason", "source", "class", "count"), row, strict=True)) for row in rows]
+
+
+def placeholders(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Return the pictures that went as placeholders, most samples first: source, phash (16 hex digits), samples."""
+    rows = con.execute("""
+        SELECT source::VARCHAR AS source, lower(lpad(to_hex(phash), 16, '0')) AS phash, count(*) AS n
+        FROM (SELECT place, source FROM decided WHERE reason = 'placeholder')
+        JOIN (SELECT place, phash FROM measured) USING (place)
+        GROUP BY ALL ORDER BY n DESC, source, phash
+    """).fetchall()
+    return [dict(zip(("source", "phash", "samples"), row, strict=True)) for row in rows]
 
 
 def check_balance(con: duckdb.DuckDBPyConnection, inputs: int, sources: dict[str, dict[str, Any]]) -> None:

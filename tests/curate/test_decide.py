@@ -18,7 +18,7 @@ from deciding import Row, Twin, outcome, row, write_parts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curate.decide import Decided, Steps, decide, removals
+from curate.decide import Decided, Steps, decide, placeholders, removed_by_class
 from curate.decide.drop import fold
 from curate.decide.parts import MERGED
 from curate.listing import connect
@@ -274,16 +274,29 @@ def test_what_sources_share_is_counted_whatever_the_scope(run: Decide, scope: st
     assert (decided.sources["a"]["kept"] + decided.sources["b"]["kept"]) == (9 if scope == "all" else 12)
 
 
-def test_removals_by_reason_source_and_class(run: Decide) -> None:
+def test_removed_by_class_counts_what_is_labelled(run: Decide) -> None:
     rows = [row(s, f"{i}", "" if i < 2 else "words", image=i, class_name=f"class {i % 2}") for s in "ab" for i in (0, 1, 2, 2)]
+    rows += [row("a", "unlabelled", "", image=9)]
     rows = [
         r | {"source_id": f"{k}", "uid": uid_of(r["source"], f"{k}"), "image_id": uid_of(r["source"], f"{k}")} for k, r in enumerate(rows)
     ]
-    found = {(r["reason"], r["source"], r["class_name"]): r["count"] for r in removals(run(rows).con).to_pylist()}
+    found = {(r["reason"], r["source"], r["class"]): r["count"] for r in removed_by_class(run(rows).con)}
     assert found == {
         **{("caption_missing", s, f"class {k}"): 1 for s in "ab" for k in (0, 1)},
         **{("exact_duplicate", s, "class 0"): 1 for s in "ab"},
     }
+
+
+def test_placeholders_are_told_by_their_hash(run: Decide) -> None:
+    removed = {"phash": 0xABC, "information": 2.0}
+    rows = [row("a", f"{i}", f"caption {i}", image=i, **removed) for i in range(4)]
+    rows += [row("b", f"{i}", f"words {i}", image=i, phash=7, information=2.0) for i in range(3)]
+    rows += [row("b", f"x{i}", f"photo {i}", image=i) for i in range(3)]
+    found = placeholders(run(rows, dedup=Dedup(placeholder_min=3)).con)
+    assert found == [
+        {"source": "a", "phash": "0000000000000abc", "samples": 4},
+        {"source": "b", "phash": "0000000000000007", "samples": 3},
+    ]
 
 
 def test_equal_captions_are_told_by_their_words() -> None:
