@@ -221,7 +221,7 @@ def _write(
     write_examples(output, picks, workers=_workers(config), engine_name=config.engine)
     layouts = {name: {"layout": layout} for name, layout in found.layouts.items()}
     notes: dict[str, Any] = {"codecs": codecs(recipe), "dedup_scope": recipe.dedup.scope}
-    found_out = {"placeholders": placeholders(decided.con), "removed_by_class": removed_by_class(decided.con)}
+    found_out: dict[str, Any] = {"placeholders": placeholders(decided.con), "removed_by_class": removed_by_class(decided.con)}
     found_out |= {"overlap": decided.overlap, "excluded": said, "bad_files": found.torn}
     notes |= {name: value for name, value in found_out.items() if value}
     manifest = Manifest(
