@@ -49,7 +49,9 @@ def build(folder: Path, n: int) -> None:
             uid = f"{rng.getrandbits(128):032x}"
             text = f"a photo of thing {rng.randrange(1000)} seen on day {i}"
             own = {"key": uid, "uid": uid, "source": "noise", "caption": text, "captions": [text], "width": rng.randrange(200, 1000)}
-            rows.append({name: own.get(name, 0 if kind.startswith("int") else "") for name, kind in SIDECAR} | {"captions": [text]})
+            rows.append(
+                {name: own.get(name, 0 if kind.startswith(("int", "double")) else "") for name, kind in SIDECAR} | {"captions": [text]}
+            )
         table = pa.Table.from_pylist(rows, arrow_schema(SIDECAR))
         cuts = ((rng.randrange(40_000), rng.randrange(20_000, 40_000)) for _ in rows)
         samples = ((r["key"], {"jpg": noise[at : at + k], "txt": r["caption"].encode()}) for r, (at, k) in zip(rows, cuts, strict=True))

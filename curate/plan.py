@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEDGER_ROWS = 1_000_000
-WRITER_VERSION = 2
+WRITER_VERSION = 3
 
 
 def shard_size(recipe: Recipe, kept: int) -> int:
@@ -61,7 +61,7 @@ def plan(recipe: Recipe, decided: Decided, work: str, output: str, members: tupl
     query = f"""
         SELECT uid AS key, uid, source, source_id, url, caption, caption_raw, coalesce(merged.captions, m.captions) AS captions,
                width, height, original_width, original_height, original_format, bytes, sha256, original_sha256,
-               lpad(lower(to_hex(phash)), 16, '0') AS phash, rank, class_index AS class, licence, class_name, meta{own},
+               lpad(lower(to_hex(phash)), 16, '0') AS phash, information, rank, class_index AS class, licence, class_name, meta{own},
                {pointer}
         FROM measured m JOIN (SELECT place, rank FROM decided WHERE decision = 'kept') d USING (place) LEFT JOIN merged USING (place)
     """

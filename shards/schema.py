@@ -59,6 +59,7 @@ SIDECAR = (
     ("source_id", "string"),
     *CONTENT,
     ("phash", "string"),
+    ("information", "double"),
     ("rank", "int64"),
     ("class", "int32"),
     ("licence", "string"),

@@ -114,6 +114,7 @@ def _sample(
         "sha256": digest,
         "original_sha256": digest,
         "phash": f"{rank_key(1, uid):016x}",
+        "information": 20.0 + i,
         "rank": 0,
         "class": label if classes else -1,
         "licence": "",

@@ -99,7 +99,7 @@ def picture(width: int, height: int, colour: str = "teal", format: str = "JPEG")
 
 
 def _sidecar(rows: list[Row], start: int) -> pa.Table:
-    blank: dict[str, object] = {"string": "", "int32": 0, "int64": 0, "list<string>": []}
+    blank: dict[str, object] = {"string": "", "int32": 0, "int64": 0, "double": 0.0, "list<string>": []}
     values = [
         {**{name: blank[kind] for name, kind in SIDECAR}, "key": r.uid, "uid": r.uid, "source": r.source, "source_id": r.source_id,
          "caption": r.caption, "caption_raw": r.raw, "captions": [r.caption], "rank": start + i}

@@ -1,0 +1,107 @@
+"""Files of statistics added up, in DuckDB: what a report asks."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from curate.report.stats.files import SHARES, parts
+from curate.report.stats.table import HASHES
+from shards.core import fs
+from shards.manifest import Manifest
+
+if TYPE_CHECKING:
+    import duckdb
+
+MEMORY_LIMIT = "1GB"
+MOST_CAPTIONS = 4_000_000  # of a source, that are told apart
+CANDIDATES = 10_000  # captions of a source that shards have twice, and that are looked for beyond that
+
+_TABLES = """
+CREATE TABLE words (source VARCHAR, word VARCHAR, count BIGINT, captions BIGINT);
+CREATE TABLE bigrams (source VARCHAR, bigram VARCHAR, count BIGINT);
+CREATE TABLE captions (source VARCHAR, hash BIGINT, count BIGINT, text VARCHAR);
+CREATE TABLE caption_shares (source VARCHAR, share DOUBLE, captions BIGINT);
+CREATE TABLE others (source VARCHAR, kind VARCHAR, text VARCHAR, value DOUBLE, count BIGINT, captions BIGINT);
+"""
+_REST = "'word', 'bigram', 'caption'"
+
+
+@contextlib.contextmanager
+def open_statistics(manifest: Manifest, workers: int = 1, engine: str = "local") -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a connection to a set's statistics, all shards added up; see `open_sums` for its tables."""
+    with tempfile.TemporaryDirectory() as aside, add_up(parts(manifest, aside, workers, engine)) as con:
+        yield con
+
+
+@contextlib.contextmanager
+def add_up(paths: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Add up files of statistics, and open a connection with the sums; see `open_sums` for its tables."""
+    with open_sums() as con:
+        add(con, paths)
+        yield con
+
+
+@contextlib.contextmanager
+def open_sums() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a connection for sums; what exceeds MEMORY_LIMIT goes to disk.
+
+    Its tables: `words` (source, word, count, captions), `bigrams` (source, bigram, count), `others`
+    (source, kind, text, value, count, captions): all other kinds. All are exact, as the files are. `captions`
+    (source, hash, count, text), exact too, holds what the captions of a source say whose hash is below a share of all hashes,
+    and beyond it the CANDIDATES; `caption_shares` (source, share, captions) says which share, and of how many captions.
+    `duplicates` and `most_repeated` read these.
+    """
+    import duckdb
+
+    with tempfile.TemporaryDirectory() as spill, duckdb.connect() as con:
+        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET preserve_insertion_order = false; SET parquet_metadata_cache = true")
+        con.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
+        con.execute(_TABLES)
+        yield con
+
+
+def add(con: duckdb.DuckDBPyConnection, paths: Sequence[str], labels: Mapping[str, str] | None = None) -> None:
+    """Add up the files of a set.
+
+    Args:
+        con: from `open_sums`.
+        labels: what the set's sources are called in the tables: no two sets may share a label.
+    """
+    import fsspec
+
+    if not paths:
+        return
+    for protocol in sorted({path.partition("://")[0] for path in paths if fs.is_remote(path)}):
+        con.register_filesystem(fsspec.filesystem(protocol))
+    given = {"paths": list(paths)}
+    rest = f"SELECT source, kind, text, value, sum(count), sum(captions) FROM read_parquet($paths) WHERE kind NOT IN ({_REST}) GROUP BY ALL"
+    con.execute(f"CREATE TEMP TABLE rest AS {rest}", given)
+    # A source at a time, since a key of one text is half the work and memory.
+    for (source,) in con.execute("SELECT source FROM rest WHERE kind = 'samples' ORDER BY source").fetchall():
+        one = {"source": source, "label": (labels or {}).get(source, source)}
+        con.execute("INSERT INTO others SELECT $label, * EXCLUDE (source) FROM rest WHERE source = $source", one)
+        for table, kind, sums in (("words", "word", "sum(count), sum(captions)"), ("bigrams", "bigram", "sum(count)")):
+            where = f"kind = '{kind}' AND source = $source"
+            con.execute(
+                f"INSERT INTO {table} SELECT $label, text, {sums} FROM read_parquet($paths) WHERE {where} GROUP BY text", given | one
+            )
+        _add_captions(con, given | one)
+    con.execute("DROP TABLE rest")
+
+
+def _add_captions(con: duckdb.DuckDBPyConnection, given: dict[str, object]) -> None:
+    """Fill the tables of captions with those of one source."""
+    one = {name: given[name] for name in ("label",)}
+    query = "SELECT coalesce(sum(count), 0)::BIGINT FROM others WHERE kind = 'words' AND source = $label"
+    total = con.execute(query, one).fetchall()[0][0]
+    share = next((share for share in reversed(SHARES) if share * total <= MOST_CAPTIONS), SHARES[0])
+    con.execute("INSERT INTO caption_shares VALUES ($label, $share, $total)", one | {"share": share, "total": total})
+    rows = "FROM read_parquet($paths) WHERE kind = 'caption' AND source = $source AND value"
+    sums = f"INSERT INTO captions SELECT $label, value::BIGINT, sum(count), min(text) {rows}"
+    con.execute(f"{sums} < $below GROUP BY value", given | {"below": share * HASHES})
+    if share < 1:
+        several = f"SELECT value {rows} >= $below AND count > 1 GROUP BY value ORDER BY sum(count) DESC, value LIMIT {CANDIDATES}"
+        con.execute(f"{sums} IN ({several}) GROUP BY value", given | {"below": share * HASHES})
