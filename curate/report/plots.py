@@ -81,7 +81,8 @@ def chart(name: str, title: str, x: str, y: str, *, width: float = WIDTH, height
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**_RC, "svg.hashsalt": name}):
+    settings: dict[Any, Any] = {**_RC, "svg.hashsalt": name}
+    with mpl.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
         drawn = Chart(figure.add_subplot())
