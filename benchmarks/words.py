@@ -145,13 +145,13 @@ def adding(shards: int) -> dict[str, Any]:
     return made | ast.literal_eval(done.stdout)
 
 
-def zipf(shards: int) -> Any:
+def zipf(shards: int, seed: int = 0) -> Any:
     """Yield shards of captions of 3 to 17 words, a word of rank r being as likely as r ** -EXPONENT."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     likely = np.cumsum(np.arange(1, VOCABULARY + 1) ** -EXPONENT)
     words = pa.array([spelled(rank) for rank in range(VOCABULARY)])
     for _ in range(shards):
