@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from curate.report import plots
@@ -18,18 +21,21 @@ Found = dict[str, dict[str, tuple[int, int]]]  # source → class → mentions, 
 def collect(subject: Subject) -> dict[str, Any]:
     """Count each set's classes in each source; nothing where no source has a caption.
 
-    A source covers a class where at least so many of its captions mention it; `share` is of the set's classes, and at the head
-    and the tail, of the source's captions.
+    A source covers a class where at least so many of its captions mention it. `equal` makes sources of different sizes compare:
+    how many classes are expected in a random sample of as many captions as the smallest source has. `share` is of the set's
+    classes; at the head and the tail it is of the source's captions.
     """
     query = "SELECT source, sum(count)::BIGINT FROM others WHERE kind = 'words' GROUP BY source"
     known = dict(subject.con.execute(query).fetchall())
     captions = {source: known.get(source, 0) for source in subject.sources}
     if not any(captions.values()):
         return {}
+    equal = min(n for n in captions.values() if n)
     return {
         "least": list(LEAST),
         "captions": captions,
-        "sets": [_of_set(concepts, _found(subject, concepts.name), captions) for concepts in subject.concepts],
+        "equal": equal,
+        "sets": [_of_set(concepts, _found(subject, concepts.name), captions, equal) for concepts in subject.concepts],
     }
 
 
@@ -42,14 +48,14 @@ def _found(subject: Subject, name: str) -> Found:
     return found
 
 
-def _of_set(concepts: ConceptList, found: Found, captions: dict[str, int]) -> dict[str, Any]:
+def _of_set(concepts: ConceptList, found: Found, captions: dict[str, int], equal: int) -> dict[str, Any]:
     names = [names[0] for names in concepts.classes]
     of_class = {source: {name: found.get(source, {}).get(name, (0, 0)) for name in names} for source in captions}
     never = [name for name in names if not any(of_class[source][name][1] for source in captions)]
     return {
         "name": concepts.name,
         "classes": len(names),
-        "sources": [_of_source(source, of_class[source], captions[source]) for source in captions],
+        "sources": [_of_source(source, of_class[source], captions[source], equal) for source in captions],
         "unmentioned": len(never),
         "never": never,
         "shared": shared_forms(concepts),
@@ -66,7 +72,7 @@ def _table(names: list[str], of_class: dict[str, dict[str, tuple[int, int]]]) ->
     return {"columns": columns, "rows": [[name, *total[name], *(of_class[source][name][1] for source in each)] for name in names]}
 
 
-def _of_source(source: str, of_class: dict[str, tuple[int, int]], captions: int) -> dict[str, Any]:
+def _of_source(source: str, of_class: dict[str, tuple[int, int]], captions: int, equal: int) -> dict[str, Any]:
     """Return one source's coverage of a set. `ranked`: for each mentioned class by rank, the captions that mention it."""
     ranked = sorted(((holding, count, name) for name, (count, holding) in of_class.items() if holding), key=lambda row: (-row[0], row[2]))
     ends = [
@@ -74,10 +80,13 @@ def _of_source(source: str, of_class: dict[str, tuple[int, int]], captions: int)
     ]
     covered = [sum(holding >= least for holding, _, _ in ranked) for least in LEAST]
     mentions = sum(count for count, _ in of_class.values())
+    expected = round(expected_classes([holding for holding, _, _ in ranked], captions, equal), 2) if captions else None
     return {
         "source": source,
         "captions": captions,
         "covered": [{"least": least, "classes": n, "share": round(n / len(of_class), 6)} for least, n in zip(LEAST, covered, strict=True)],
+        "equal": expected,
+        "equal_share": None if expected is None else round(expected / len(of_class), 6),
         "mentions": mentions,
         "per_1000_captions": round(1000 * mentions / captions, 3) if captions else None,
         "head": ends[:ENDS],
@@ -88,36 +97,50 @@ def _of_source(source: str, of_class: dict[str, tuple[int, int]], captions: int)
     }
 
 
+def expected_classes(holding: Sequence[int], captions: int, drawn: int) -> float:
+    """Return how many classes are expected to be mentioned in a random sample of captions, drawn without replacement.
+
+    A class is missed with the probability C(N - n, m) / C(N, m) (rarefaction, Hurlbert 1971).
+
+    Args:
+        holding: n, the captions that mention each class.
+        captions: N, how many there are. drawn: m, at most N.
+    """
+    ways = lambda n: math.lgamma(n + 1) - math.lgamma(n - drawn + 1)
+    missed = [math.exp(ways(captions - n) - ways(captions)) if captions - n >= drawn else 0.0 for n in holding]
+    return len(missed) - math.fsum(missed)
+
+
 def figures(values: dict[str, Any], colours: dict[str, str]) -> dict[str, str]:
     """Draw the coverage of all sets, and for each set the captions that mention its classes, from the head to the tail."""
     if not values:
         return {}
     drawn = {"concepts-coverage": _coverage(values, colours)}
     for place, one in enumerate(values["sets"]):
-        series = {
-            row["source"]: (list(range(1, len(row["ranked"]) + 1)), [1000 * n / row["captions"] for n in row["ranked"]])
+        series: dict[str, tuple[Sequence[float], Sequence[float]]] = {
+            row["source"]: (range(1, len(row["ranked"]) + 1), [1000 * n / row["captions"] for n in row["ranked"]])
             for row in one["sources"]
             if row["ranked"]
         }
         if series:
-            key = f"concepts-{place}"
+            key, x = f"concepts-{place}", f"class by rank, of {one['classes']:,}"
             title = f"{one['name']}: from head to tail"
-            axes = {"x": f"class, by rank (of {one['classes']:,})", "y": "captions that mention it, per 1,000"}
-            drawn[key] = plots.lines(key, title, series, colours, **axes, log_y=True)
+            drawn[key] = plots.lines(key, title, series, colours, x=x, y="captions that mention it, per 1,000", log_y=True)
     return drawn
 
 
 def _coverage(values: dict[str, Any], colours: dict[str, str]) -> str:
-    """Draw a row per set and a dot per source: the share of classes that at least one caption mentions."""
+    """Draw a row per set and a dot per source: the share of classes expected in equally many captions of each source."""
     sets = values["sets"]
-    height = 0.9 + 0.3 * len(sets)
-    with plots.chart("concepts-coverage", "Classes mentioned at least once", "share of the set's classes", "", height=height) as drawn:
-        for nr, source in enumerate(values["captions"]):
-            share = [one["sources"][nr]["covered"][0]["share"] for one in sets]
+    sources = [(nr, source) for nr, (source, captions) in enumerate(values["captions"].items()) if captions]
+    title = f"Classes expected in {values['equal']:,} captions"
+    with plots.chart("concepts-coverage", title, "share of the set's classes", "", height=0.9 + 0.35 * len(sets)) as drawn:
+        for place, (nr, source) in enumerate(sources):
             # Sources lie a little above one another, so that equal shares stay apart.
-            offset = 0.5 * ((nr + 0.5) / len(values["captions"]) - 0.5)
-            drawn.axes.plot(share, [place + offset for place in range(len(sets))], "o", markersize=5, color=colours[source])
-        drawn.axes.set_yticks(range(len(sets)), [f"{one['name']} ({one['classes']:,})" for one in sets])
+            offset = 0.6 * ((place + 0.5) / len(sources) - 0.5)
+            share = [one["sources"][nr]["equal_share"] for one in sets]
+            drawn.axes.plot(share, [row + offset for row in range(len(sets))], "o", markersize=5, color=colours[source])
+        drawn.axes.set_yticks(range(len(sets)), [textwrap.fill(f"{one['name']} ({one['classes']:,})", 22) for one in sets])
         drawn.axes.set_ylim(len(sets) - 0.5, -0.5)
         drawn.axes.set_xlim(-0.02, 1.02)
         drawn.axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
