@@ -76,13 +76,15 @@ def summary(histogram: Histogram, digits: int = 0) -> dict[str, Any]:
     return {"n": n, "mean": round(mean, digits + 2), **{name: _rounded(value, digits) for name, value in picked.items()}}
 
 
-def described(histograms: dict[str, Histogram], sources: Sequence[str], digits: int = 0, *, log: bool = False) -> dict[str, Any]:
+def described(
+    histograms: dict[str, Histogram], sources: Sequence[str], digits: int = 0, *, log: bool = False, reach: float = 0
+) -> dict[str, Any]:
     """Return {source: `summary` with its "histogram" {"edges", "counts"}}, None for a source without one.
 
     The edges are the same for all sources. Bin i holds edges[i] <= value < edges[i + 1]; the first and the last bin hold
     what lies beyond them, too.
     """
-    edges = bin_edges(pooled(list(histograms.values())), log=log, smallest=10.0**-digits) if histograms else []
+    edges = bin_edges(pooled(list(histograms.values())), log=log, reach=reach, smallest=10.0**-digits) if histograms else []
     found: dict[str, Any] = dict.fromkeys(sources)
     for source in sources:
         if source in histograms:
@@ -101,17 +103,18 @@ def pooled(histograms: Sequence[Histogram]) -> Histogram:
     return Histogram(values, counts)
 
 
-def bin_edges(histogram: Histogram, *, log: bool = False, smallest: float = 1.0) -> list[float]:
+def bin_edges(histogram: Histogram, *, log: bool = False, reach: float = 0, smallest: float = 1.0) -> list[float]:
     """Return the edges of at most BINS bins, of round width, so fine as 99% of the values (log: 98%) lie within them.
 
     Args:
         log: equally many bins per power of ten, for values above 0; else bins of one width, from 0.
+        reach: up to where bins of one width go at least.
         smallest: the least width, the step of the values.
     """
     import math
 
     if not log:
-        far = min(histogram.quantile(99) * 1.1, float(histogram.values[-1]))
+        far = max(min(histogram.quantile(99) * 1.1, float(histogram.values[-1])), reach)
         steps = (factor * 10.0**k for k in range(round(math.log10(smallest)), 18) for factor in (1, 2, 5))
         width = next(step for step in steps if far < step * BINS)
         return [_edge(i * width) for i in range(math.floor(far / width) + 2)]

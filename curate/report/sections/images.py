@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SHEET = 24  # pictures of a contact sheet
 SIDE = 224  # pixels that a network of today sees of the shorter side
-NEAR_CONSTANT, FLAT = 3.0, 1.0  # gray levels; see curate/filters/near_constant.py
+NEAR_CONSTANT, FLAT = 3, 1  # gray levels; see curate/filters/near_constant.py
 # The kinds of histogram, by the decimals of their values; bytes and aspect spread over powers of ten.
 MEASURES = {"width": (0, False), "height": (0, False), "aspect": (2, True), "bytes": (0, True)}
 
