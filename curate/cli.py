@@ -30,6 +30,9 @@ COMMANDS = {
     "compare": Command(
         "curate.compare:CompareConfig", "curate.compare:compare", "What two sets or lists of ids share, and how they differ."
     ),
+    "card": Command(
+        "curate.card.config:CardConfig", "curate.card.write:card", "Write a dataset card and Croissant metadata, to publish a build with."
+    ),
     "layer": Command(
         "curate.layer:LayerConfig", "curate.layer:layer", "Lay captions or scores beside a build's shards, by uid; list them."
     ),
