@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from croissant_reader import issues, records
+from card_reader import card, front, issues, load, records, rendered, sidecar, table, tables
 from drawing import encoded, picture
 from report_synthetic import Row, write_build
 
@@ -58,54 +58,6 @@ dedup: {exact: true, near: {radius: 4, hash: reference}, prefer: rank, scope: so
 image: keep
 clean: true
 """
-
-
-def card(folder: Path | str, *flags: str) -> tuple[str, dict[str, Any]]:
-    """Run `curate card`; returns the card's text and the Croissant metadata."""
-    assert main(["card", str(folder), *flags]) == 0
-    return (Path(folder) / "README.md").read_text(), json.loads((Path(folder) / "croissant.json").read_text())
-
-
-def front(folder: Path | str) -> dict[str, Any]:
-    """Return the card's metadata as the hub's library reads it."""
-    from huggingface_hub import DatasetCard
-
-    return DatasetCard.load(Path(folder) / "README.md").data.to_dict()
-
-
-def tables(text: str) -> list[list[list[str]]]:
-    """Return the tables of a card as a CommonMark library finds them: rows of cells, as text."""
-    from markdown_it import MarkdownIt
-
-    found: list[list[list[str]]] = []
-    inside = False
-    for token in MarkdownIt("commonmark").enable("table").parse(text.split("\n---\n", 1)[1]):
-        inside = token.type == "table_open" or (inside and token.type != "table_close")
-        if token.type == "table_open":
-            found.append([])
-        elif token.type == "tr_open":
-            found[-1].append([])
-        elif token.type == "inline" and inside:
-            found[-1][-1].append("".join(c.content for c in token.children or []))
-    return found
-
-
-def table(text: str, *header: str) -> list[list[str]]:
-    """Return the rows of the one table whose header begins so."""
-    (rows,) = [t for t in tables(text) if tuple(t[0][: len(header)]) == header]
-    return rows[1:]
-
-
-def sidecar(folder: Path | str) -> list[dict[str, Any]]:
-    """Return a set's sidecar rows."""
-    return [row for path in sorted(Path(folder).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
-def load(folder: Path | str, cache: Path) -> Any:
-    """Load a folder as a user of Hugging Face `datasets` does."""
-    import datasets
-
-    return datasets.load_dataset(str(folder), split="train", cache_dir=str(cache))
 
 
 @pytest.fixture
@@ -229,13 +181,6 @@ def test_the_python_of_the_card_runs(make_shards: Make, tmp_path: Path) -> None:
         assert done.stdout == "20\n", done.stderr
 
 
-def rendered(text: str) -> str:
-    """Return a card as HTML, as GitHub or a hub makes it."""
-    from markdown_it import MarkdownIt
-
-    return str(MarkdownIt("commonmark").enable("table").render(text.split("\n---\n", 1)[1]))
-
-
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
     """Return a build in which sources, reasons, licences, filters and test sets have hostile names."""
@@ -320,6 +265,7 @@ def test_a_subset_says_what_its_readers_must_know_and_how_to_publish_it(make_sha
     assert {r["uid"]: r["caption"] for r in found} == wanted
 
 
+@pytest.mark.slow
 def test_a_take_down_counts_at_once_and_is_whole_after_compacting(
     captioned: Callable[..., Path], build: Callable[..., tuple[int, Path, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
