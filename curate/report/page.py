@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import jinja2
 
 MAX_BYTES = 5_000_000
-MAX_TEXT = 400
+MAX_TEXT, MAX_CELL = 400, 80  # characters of a text, and of one in a large table
 CLASSES = 8  # the style sheet has the colours of sources as .c0 … .c7
 # What pictures shrink to, (longest side, WebP quality), until the page is small enough; then fewer of them are shown.
 SMALLER = ((64, 60), (48, 50))
@@ -142,13 +142,21 @@ def sha256(text: str) -> str:
 
 
 def json_data(name: str, value: Any) -> Any:
-    """Return a <script> of JSON for page.js to read; nothing in it can end the element."""
+    """Return a <script> of JSON for page.js to read: its texts as the page may show them; nothing in it can end the element."""
     import markupsafe
 
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(_shown(value), ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return markupsafe.Markup('<script type="application/json" id="{}">{}</script>').format(name, markupsafe.Markup(text))  # noqa: S704  escaped above
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _shown(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_shown(inner) for inner in value]
+    return visible(value, MAX_CELL) if isinstance(value, str) else value
 
 
 def steps(source: dict[str, Any]) -> list[dict[str, Any]]:
@@ -173,10 +181,10 @@ def _part(n: int, of: int) -> float:
     return n / of if of else 0.0
 
 
-def visible(text: str | None) -> str:
-    """Return a text as the page may show it: control characters as their pictures, at most 400 characters."""
+def visible(text: str | None, most: int = MAX_TEXT) -> str:
+    """Return a text as the page may show it: control characters as their pictures, at most so many characters."""
     text = text or ""
-    cut = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({number(len(text))} characters)"
+    cut = text if len(text) <= most else f"{text[:most]}… ({number(len(text))} characters)"
     return "".join(_visible(c) for c in cut)
 
 
