@@ -64,8 +64,8 @@ def read_list(path: str) -> ConceptList:
     Raises:
         UsageError: there is no such file, it is no text, it has no class, a class has no word, or two have the same name.
     """
-    if not fs.exists(path):
-        raise UsageError(f"{path}: no such file", f"a text file, {_LAYOUT}")
+    if not fs.exists(path) or fs.is_dir(path):
+        raise UsageError(f"{path}: {'a folder' if fs.is_dir(path) else 'no such file'}", f"a text file, {_LAYOUT}")
     try:
         return _parsed(path, fs.read_bytes(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:

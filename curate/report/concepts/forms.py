@@ -1,7 +1,7 @@
 """Singular, plural and possessive forms of English nouns, by rule.
 
 The rules give every form that may be right: one that nobody writes (`cooky` from `cookies`, `pianoes`) finds nothing and does no
-harm, one that is another word does, so rules stop short of those (`toes` gives no `to`, `safe` no `saves`), and nouns that
+harm, one that is another word does, so rules stop short of those (`toes` gives no `to`, `uses` no `us`), and nouns that
 have a plural alone keep it (`glasses` gives no `glass`).
 """
 
@@ -67,6 +67,6 @@ def singulars(word: str) -> list[str]:
     found = [word[:-1]]
     if word.endswith("ies"):
         found.append(word[:-3] + "y")
-    elif word.endswith(("ses", "xes", "zes", "ches", "shes")) or (word.endswith("oes") and len(word) > 5):
+    elif word.endswith(("ses", "xes", "zes", "ches", "shes", "oes")) and len(word) > (5 if word.endswith("oes") else 4):
         found.append(word[:-2])
     return found

@@ -122,12 +122,14 @@ def count_mentions(
                 node = path[deep]
                 for entry in range(entries[node], entries[node + 1]):
                     place = entry_class[entry]
-                    # A form that classes of one set share: the first of them has just set `free` to this mention's end.
                     if free[sets[place]] <= begin:
                         count[place] += 1
                         captions[place] += last[place] != caption
                         last[place] = caption
+                # Only now, since classes of one set may share the form.
                 for entry in range(entries[node], entries[node + 1]):
-                    free[sets[entry_class[entry]]] = max(free[sets[entry_class[entry]]], begin + deep + 1)
+                    one = sets[entry_class[entry]]
+                    if free[one] <= begin:
+                        free[one] = begin + deep + 1
         at = end
     return count, captions
