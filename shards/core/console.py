@@ -82,7 +82,12 @@ def cut(text: str, width: int) -> str:
     while end < len(text) and room >= _columns(text[end]):
         room -= _columns(text[end])
         end += 1
-    return f"{text[:end]}{'…' if _says('…') else '~'}" if width > 0 else ""
+    return text[:end] + ellipsis() if width > 0 else ""
+
+
+def ellipsis() -> str:
+    """Return the sign for what was cut off: `…`, or `~` where stdout cannot say it."""
+    return "…" if _says("…") else "~"
 
 
 def terminal_width() -> int:
@@ -155,7 +160,7 @@ def _cell(value: Any) -> str:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text.replace(",", "").rstrip("%"))
+        float(text.replace(",", "").lstrip("<>").rstrip("%"))
     except ValueError:
         return False
     return True
