@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
-from section_subject import subject_of
+from section_subject import numbers_in, page_of, subject_of
 
 from curate.filters.repetition import repeated
 from curate.report import sampled
@@ -173,7 +173,7 @@ def test_one_caption_and_captions_without_words(tmp_path: Path) -> None:
         values = collect(subject)
     a, b = values["sources"]["a"], values["sources"]["b"]
     assert (a["captions"], b["captions"]) == (1, 1)
-    assert [row["percentile"] for row in a["quantile_samples"]] == [1]
+    assert [row["percentile"] for row in a["quantile_samples"]] == [50]
     assert (b["words"]["max"], b["clip_tokens"]["max"], b["repetition"]) == (0, 2, None)
     assert set(figures(values, colours_of(["a", "b"]))) == {"words", "characters", "clip_tokens"}
 
@@ -189,3 +189,28 @@ def test_json_is_plain_and_charts_are_small(tmp_path: Path) -> None:
     assert list(found) == ["words", "characters", "clip_tokens"]
     assert all(len(svg) < 40_000 for svg in found.values())
     assert found == figures(values, colours_of(list(values["sources"])))
+
+
+def test_the_page_says_every_number_of_the_json_and_no_caption_is_markup(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script> <img src=x onerror=alert(2)> \x00\x1b[31m \u202e"
+    every = [{**row, "source": row["source"] + evil} for row in rows()] + [
+        {"source": "it's <b>" + evil, "uid": "f" * 32, "caption": evil}
+    ] * 40
+    with subject_of(every, tmp_path) as subject:
+        values = collect(subject)
+    page = page_of("captions", values)
+    assert set(page.numbers) <= numbers_in(values)
+    for source in values["sources"].values():
+        for kind in ("words", "characters", "clip_tokens", "repetition"):
+            assert {str(value) for name, value in source[kind].items() if name != "histogram"} <= set(page.numbers)
+    assert (page.tags["script"], page.tags["img"], page.tags["b"]) == (0, 0, 0)
+    assert "<script>alert(1)</script>" in page.text
+    assert "\x1b" not in page.text
+    assert page.tags["bdi"] > 50
+
+
+def test_the_page_says_what_is_not_known(tmp_path: Path) -> None:
+    with subject_of([{"source": "a", "uid": "0" * 32, "width": 5, "height": 4}], tmp_path) as subject:
+        page = page_of("captions", collect(subject))
+    assert page.text.count("not known: there are no captions") == 5
+    assert set(page.numbers) == {"77", "0.2"}

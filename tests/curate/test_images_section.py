@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from section_subject import subject_of
+from section_subject import numbers_in, page_of, subject_of
 
 from curate.report.sections.images import MEASURES, SHEET, SIDE, collect, figures
 
@@ -114,3 +114,26 @@ def test_json_is_plain_and_charts_are_small(tmp_path: Path) -> None:
     assert list(found) == list(MEASURES)
     assert all(len(svg) < 40_000 for svg in found.values())
     assert "<b>" not in "".join(found.values())
+
+
+def test_the_page_says_every_number_of_the_json(tmp_path: Path) -> None:
+    evil = '<script>alert(1)</script>" onload="alert(2)'
+    every = [{**row, "caption": evil, "information": 2.0 + i} for i, row in enumerate(rows())]
+    with subject_of(every, tmp_path) as subject:
+        values = collect(subject)
+    page = page_of("images", values, {"0/0/0": "data:image/webp;base64,AA=="})
+    assert set(page.numbers) <= numbers_in(values)
+    for source in values["sources"].values():
+        for kind in MEASURES:
+            assert {str(value) for name, value in source[kind].items() if name != "histogram"} <= set(page.numbers)
+    assert (page.tags["script"], page.tags["b"], page.tags["img"]) == (0, 0, 1)
+    assert page.text.count(evil) == 2 * SHEET
+
+
+def test_the_page_says_what_is_not_known(tmp_path: Path) -> None:
+    with subject_of([{"source": "a", "uid": "0" * 32, "caption": "a cat"}], tmp_path, ["a", "b"]) as subject:
+        page = page_of("images", collect(subject))
+    for unknown in ("no sizes of files stand with", "no formats stand with", "only a build measures it", "no sizes in the sample"):
+        assert f"not known: {unknown}" in page.text
+    assert page.text.count("not known: no width and height stand with") == 3
+    assert set(page.numbers) == {"3", "1", "224"}

@@ -12,9 +12,12 @@ from curate.report.histograms import Histogram, described, draw, read, share, te
 from curate.report.readability import CLASSES, readability
 from curate.report.sampled import languages, rows_of, shown
 from curate.report.stats import duplicates, most_repeated
+from curate.report.wordcount import count
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
+    from numpy.typing import NDArray
 
     from curate.report.subject import Subject
 
@@ -39,23 +42,23 @@ def collect(subject: Subject) -> dict[str, Any]:
         "clip_tokens": described(tokens, sources, reach=1.5 * CONTEXT),
         "repetition": described(repetition, sources, digits=2),
     }
-    for source, one in tokens.items():
-        over = one.above(CONTEXT)
-        measured["clip_tokens"][source] |= {"over_77": over, "over_77_share": share(over, one.n)}
-    for source, one in repetition.items():
-        over = one.above(REPETITIVE)
-        measured["repetition"][source] |= {"over": over, "over_share": share(over, one.n)}
+    for kind, histograms, limit, name in (("clip_tokens", tokens, CONTEXT, "over_77"), ("repetition", repetition, REPETITIVE, "over")):
+        for source, one in measured[kind].items():
+            if one is not None:
+                over = histograms[source].above(limit)
+                one |= {name: over, f"{name}_share": share(over, one["n"])}
     readable = texts(con, "readability")
     found = {}
     for source in sources:
         rows = [row for row in rows_of(subject.sample, source) if row["caption"] is not None]
+        lengths = count([row["caption"] for row in rows]).lengths
         found[source] = {
             "captions": words[source].n if source in words else None,
             **{kind: measured[kind][source] for kind in measured},
             "language": languages([row["caption"] for row in rows]),
             "duplicates": _duplicates(con, source),
-            "readability": _readability(readable.get(source), rows),
-            "quantile_samples": quantile_samples(words[source], rows) if source in words else [],
+            "readability": _readability(readable.get(source), rows, lengths),
+            "quantile_samples": quantile_samples(words[source], rows, lengths) if source in words else [],
         }
     return {"context": CONTEXT, "repetitive": REPETITIVE, "classes": list(CLASSES), "sources": found}
 
@@ -75,41 +78,38 @@ def _duplicates(con: duckdb.DuckDBPyConnection, source: str) -> dict[str, Any] |
     return {**found, "share": share(found["duplicates"], n), "share_error": round(error / n, 6), "most": most}
 
 
-def _readability(counts: dict[str, int] | None, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _readability(counts: dict[str, int] | None, rows: list[dict[str, Any]], lengths: NDArray[np.int64]) -> dict[str, Any] | None:
     """Return n, and for each of `readability.CLASSES` its count, share, and the sample's first EXAMPLES (none for `words`)."""
     if not counts:
         return None
-    n, examples = sum(counts.values()), _unreadable(rows)
+    n, examples = sum(counts.values()), _unreadable(rows, lengths)
     classes = [
         {"class": c, "count": counts.get(c, 0), "share": share(counts.get(c, 0), n), "examples": examples.get(c, [])} for c in CLASSES
     ]
     return {"n": n, "classes": classes}
 
 
-def _unreadable(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _unreadable(rows: list[dict[str, Any]], lengths: NDArray[np.int64]) -> dict[str, list[dict[str, Any]]]:
     import pyarrow as pa
-
-    from curate.report.wordcount import count
 
     captions = pa.array([row["caption"] for row in rows], pa.string())
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in CLASSES}
-    for row, place in zip(rows, readability(captions, count(captions).lengths).tolist(), strict=True):
+    for row, place in zip(rows, readability(captions, lengths).tolist(), strict=True):
         if CLASSES[place] != "words" and len(found[CLASSES[place]]) < EXAMPLES:
             found[CLASSES[place]].append(shown(row))
     return found
 
 
-def quantile_samples(lengths: Histogram, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def quantile_samples(words: Histogram, rows: list[dict[str, Any]], lengths: NDArray[np.int64]) -> list[dict[str, Any]]:
     """Return a row of the sample for each of PERCENTILES of the length in words: the nearest in length, of these the first.
 
-    Each is another row. `percentile` and `target` are the percentile and its length, `words` the length of this caption.
+    `lengths` are those of the rows. Each is another row; with too few rows, the outer percentiles have none. `percentile` and
+    `target` are the percentile and its length, `words` is the length of this caption.
     """
-    from curate.report.wordcount import count
-
-    left = dict(enumerate(count([row["caption"] for row in rows]).lengths.tolist()))
+    left = dict(enumerate(lengths.tolist()))
     found = []
-    for percentile in PERCENTILES[: len(rows)]:
-        target = int(lengths.quantile(percentile))
+    for percentile in sorted(sorted(PERCENTILES, key=lambda p: abs(p - 50))[: len(rows)]):
+        target = int(words.quantile(percentile))
         place = min(left, key=lambda i: (abs(left[i] - target), i))
         found.append({"percentile": percentile, "target": target, "words": left.pop(place), **shown(rows[place])})
     return found
