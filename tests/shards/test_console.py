@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import wcwidth
+from pseudo_terminal import in_terminal
 
 from shards.core import console
 
@@ -87,3 +88,22 @@ def test_a_terminal_without_unicode_gets_ascii():
     done = subprocess.run([sys.executable, "-c", ASCII], capture_output=True, check=False, env=env)
     assert done.stdout == b' .=@|###|abc~\n\\xe9\\x1b\n[\n "\\u00e9"\n]\n', done.stderr
     assert not done.stderr
+
+
+ASKED = "from shards.core import console; console.emit(f'{console.coloured()} {console.terminal_width()}')"
+
+
+def test_colour_is_for_terminals_whose_user_wants_it():
+    assert in_terminal("-c", ASKED, columns=61) == "True 61\n"
+    assert in_terminal("-c", ASKED, columns=100, NO_COLOR="1") == "False 100\n"
+    assert in_terminal("-c", ASKED, columns=100, NO_COLOR="") == "True 100\n", "no-color.org: an empty one is none"
+    assert in_terminal("-c", ASKED, columns=100, TERM="dumb") == "False 100\n"
+    env = {k: v for k, v in os.environ.items() if k != "COLUMNS"}
+    assert subprocess.run([sys.executable, "-c", ASKED], capture_output=True, check=True, env=env).stdout == b"False 80\n"
+
+
+def test_a_painted_cell_is_aligned_by_its_text():
+    rows = [(console.painted("猫\x1b", "38;5;32"), 1), (console.painted("plain", ""), 22)]
+    lines = console.table(("t", "n"), rows, 80).split("\n")
+    assert lines[2:] == ["\x1b[38;5;32m猫␛\x1b[0m     1", "plain  22"]
+    assert console.paint("", "1") == ""
