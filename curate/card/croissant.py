@@ -8,7 +8,7 @@ the FileSet `sidecars` is the parquet files beside croissant.json. The record se
 name, all else by the column `key`. Tars must be FileObjects, since the library unpacks nothing else. Captions come from the
 sidecars, since it loses track of a second FileSet in the same tars when it joins. The sidecars are no FileObjects, since it reads
 no parquet FileSet that is contained in such; `manifest.json`, which holds their digests, is one. 1,000 shards make 0.3 MB, which
-the library checks in 2 to 3 s.
+the library checks in about a second.
 
 `contentUrl`s are relative: the folder may move. The library unpacks into a cache by the URL alone, so that two data sets with a
 `00000.tar` need a cache each (the environment variable CROISSANT_CACHE). It holds a whole record set in memory; webdataset streams.

@@ -17,13 +17,23 @@ from typing import Any
 from curate.card.croissant import columns
 from curate.card.facts import Facts, one_line
 from curate.card.words import CAPTIONS, limits, steps
+from curate.config import SOURCES
 from curate.report.sections.ledger import why
+from shards.core import fs, registry
 from shards.inspect import brace, open_clip_command
 
 # The hub's size categories: powers of ten from a thousand on.
 _SIZES = (10**3, 10**4, 10**5, 10**6, 10**7, 10**8, 10**9, 10**10, 10**11, 10**12)
 _SHORT = {10**3: "K", 10**6: "M", 10**9: "B", 10**12: "T"}
 MAX_TEXT = 400
+FILES = {
+    "recipe.yaml": "everything that shaped the build",
+    "ledger": "a row for each input: kept, or why not",
+    "stats": "counts of words, lengths and sizes for each tar",
+    "report.html": "what is in the data: words, sizes, drops and duplicates, with pictures",
+    "report.json": "the numbers of the report",
+    "examples": "small pictures for the report, of dropped samples too",
+}
 MAX_LICENCES = 30  # rows of the table; alt-text collections state thousands of spellings
 
 
@@ -81,12 +91,14 @@ def readme(facts: Facts) -> str:
         config=facts.config,
         sources=_sources(facts),
         drops=facts.drops(),
+        taken_down=any(reason == "removed" for _, reason, _, _ in facts.drops()),
         why=why,
         licences=facts.licences(),
         shown=MAX_LICENCES,
         steps=steps(facts),
         limits=limits(facts),
         columns=columns(facts),
+        files=_files(facts.manifest.folder),
         excluded=facts.manifest.notes.get("excluded") or {},
         parents=[_parent(p) for p in facts.manifest.parents],
         tars=repr(brace([e.path for e in facts.manifest.shards])),
@@ -125,9 +137,6 @@ def _licence(text: str) -> dict[str, str]:
 
 def _sources(facts: Facts) -> list[dict[str, Any]]:
     """Return a row for each source: the manifest's counts, its reader in words, and how it was read."""
-    from curate.config import SOURCES
-    from shards.core import registry
-
     known = registry.names(SOURCES)
     specs = {s.get("name") or s.get("reader"): s for s in facts.recipe.get("sources") or []}
     rows = []
@@ -146,6 +155,12 @@ def _sources(facts: Facts) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _files(folder: str) -> list[tuple[str, str]]:
+    """Return (name, meaning) of what lies beside the shards."""
+    there = {name: fs.join(folder, name) for name in FILES}
+    return [(name + "/" * fs.is_dir(path), FILES[name]) for name, path in there.items() if fs.exists(path)]
 
 
 def _parent(parent: dict[str, Any]) -> str:

@@ -85,6 +85,17 @@ def test_croissant_has_no_errors_and_the_warnings_that_we_know(make_shards: Make
     assert issues(folder / "croissant.json") == ([], [])
 
 
+def test_the_library_finds_what_was_done_and_what_is_not_known(two_sources: Path) -> None:
+    import mlcroissant
+
+    _, croissant = card(two_sources)
+    found = mlcroissant.Dataset(two_sources / "croissant.json").metadata
+    assert found.data_limitations == croissant["rai:dataLimitations"]
+    assert found.data_preprocessing_protocol == croissant["rai:dataPreprocessingProtocol"]
+    assert len(found.data_limitations) >= 4
+    assert "Filter profanity (list words.txt): Drop samples with a profane word in any caption." in found.data_preprocessing_protocol
+
+
 def test_the_context_is_the_librarys_own() -> None:
     from mlcroissant._src.core.context import Context, CroissantVersion
     from mlcroissant._src.core.rdf import make_context
@@ -283,6 +294,7 @@ def test_a_take_down_counts_at_once_and_is_whole_after_compacting(
     assert shards_main(["compact", str(out), "--engine", "inline"]) == 0
     text, _ = card(out, "--overwrite")
     assert "samples that were taken down" not in text
+    assert "has the digest above" not in text
     assert "11 image–text pairs" in text
     found = records(out / "croissant.json", "samples", tmp_path / "croissant")
     assert {r["uid"] for r in found} == {r["uid"] for r in sidecar(out)}
@@ -334,6 +346,10 @@ def test_equal_builds_give_equal_bytes_and_no_path(
     assert texts[0] == texts[1]
     assert not any(str(tmp_path) in text for text in texts[0])
     assert "# folder-8\n" in texts[0][0]
+    assert "curate build-shards --config recipe.yaml --output again" in texts[0][0]
+    _, again, _ = build("--config", outs[0] / "recipe.yaml", output="again")
+    digest = read_manifest(str(again)).digest
+    assert f"| manifest | `{digest}` |" in texts[0][0]
 
 
 def test_what_stands_there_is_not_lost(make_shards: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
