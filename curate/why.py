@@ -8,7 +8,7 @@ from typing import Any
 from curate.listing import connect, sql_list
 from shards.core import fs
 from shards.core.config import option
-from shards.core.console import emit, say
+from shards.core.console import emit, say, visible
 from shards.core.errors import UsageError
 from shards.schema import REASONS
 
@@ -64,4 +64,4 @@ def sentence(row: dict[str, Any]) -> str:
         return f"{where}\n  held out"
     text = REASONS.get(row["reason"], "refused by this filter")
     of = f" of {row['duplicate_of']}" if row["duplicate_of"] else ""
-    return f"{where}\n  dropped: {row['reason']}{of} ({row['detail'] or text}): {text}"
+    return f"{where}\n  dropped: {row['reason']}{of} ({visible(row['detail'] or text)}): {text}"

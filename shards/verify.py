@@ -11,7 +11,7 @@ from shards import checks, tar
 from shards.checks import Problem
 from shards.core import fs
 from shards.core.config import option
-from shards.core.console import Progress, emit, say
+from shards.core.console import Progress, emit, say, visible
 from shards.core.engine import Lost, map_unordered
 from shards.core.engines.local import default_workers
 from shards.core.errors import ProvenderError
@@ -66,7 +66,7 @@ def run(config: VerifyConfig) -> int:
         emit({"manifest": manifest.digest, "samples": manifest.samples, "shards": len(manifest.shards), "problems": listed})
         return 1 if problems else 0
     for problem in problems[:SHOWN]:
-        emit(str(problem))
+        emit(visible(str(problem)))
     if len(problems) > SHOWN:
         say(f"… and {len(problems) - SHOWN} more; --json lists all")
     what = f"{manifest.samples:,} samples in {len(manifest.shards):,} shards, {manifest.bytes:,} bytes"

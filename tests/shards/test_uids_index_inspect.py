@@ -161,6 +161,16 @@ def test_inspect_counts_what_is_there(make_shards, capsys):
     assert int(words[words.index("--workers") + 1]) <= 3
 
 
+def test_keys_of_others_command_no_terminal(tmp_path, capsys):
+    _foreign(tmp_path / "a.tar", {"k\x1b[2J.jpg": b"no JPEG", "k\x1b[2J.txt": b"\x9b31m"})
+    assert cli.main(["index", str(tmp_path), "--engine", "inline"]) == 0
+    assert cli.main(["verify", str(tmp_path), "--engine", "inline"]) == 1
+    assert cli.main(["inspect", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("k␛[2J") == 2, "a problem of verify, an example of inspect"
+    assert not {"\x1b", "\x9b"} & set(said.out + said.err)
+
+
 def _with_captions(folder: str, changes: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change the rows of a set's sidecars."""
     for path in Path(folder).glob("*.parquet"):
