@@ -1,11 +1,9 @@
-"""`curate compare` against naive twins: sets and loops over the samples, and scipy's Jensen–Shannon distance."""
+"""What sets share, against naive twins: sets and loops over the samples."""
 
 from __future__ import annotations
 
 import io
 import json
-import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,9 @@ import numpy as np
 import pytest
 from drawing import encoded, picture
 from PIL import Image
-from scipy.spatial.distance import jensenshannon
 
 from curate import cli
+from curate.report.wordcount import tokens
 from shards import cli as shards_cli
 from shards.manifest import read_manifest
 from shards.reader import read_samples
@@ -41,49 +39,40 @@ def test_ids_bytes_and_near_duplicates_are_those_of_a_loop(make_shards, capsys):
     one = make_shards(40, "one")
     two = make_shards(47, "two", recode=again)
     found = _compare(capsys, one, two, "--radius", "6")
+    (shared,) = found["overlap"]
     a, b = (_rows(f, "uid", "original_sha256", "phash", "caption", "width") for f in (one, two))
     for key, column in (("ids", "uid"), ("bytes", "original_sha256")):
         mine, theirs = {r[column] for r in a}, {r[column] for r in b}
-        assert found[key]["a_in_b"] == sum(r[column] in theirs for r in a)
-        assert found[key]["b_in_a"] == sum(r[column] in mine for r in b)
-        assert found[key]["jaccard"] == len(mine & theirs) / len(mine | theirs)
-    assert found["bytes"]["a_in_b"] < found["ids"]["a_in_b"] == 40
+        assert shared[key]["a_in_b"] == sum(r[column] in theirs for r in a)
+        assert shared[key]["b_in_a"] == sum(r[column] in mine for r in b)
+        assert shared[key]["jaccard"] == len(mine & theirs) / len(mine | theirs)
+    assert shared["bytes"]["a_in_b"] < shared["ids"]["a_in_b"] == 40
+    assert shared["ids"]["shares"] == [1, round(40 / 47, 6)]
 
     def near(x: list[dict[str, Any]], y: list[dict[str, Any]]) -> list[dict[str, Any]]:
         hashes = [int(r["phash"], 16) for r in y]
         return [r for r in x if any((int(r["phash"], 16) ^ h).bit_count() <= 6 for h in hashes)]
 
-    assert (found["near"]["a_in_b"], found["near"]["b_in_a"]) == (len(near(a, b)), len(near(b, a)))
-    assert found["sources"] == [{"name": "drawn", "a": 40, "b": 47, "both": 40}]
-    lengths = [len(r["caption"].split()) for r in b]
-    assert found["caption_words"]["b"]["mean"] == round(sum(lengths) / len(lengths), 2)
-    assert found["caption_words"]["b"]["median"] == sorted(lengths)[int(np.ceil(0.5 * len(lengths))) - 1]
-    assert found["sizes"]["a"] == {"n": 40, "mean": 48.0, "min": 48, "p5": 48, "median": 48, "p95": 48, "max": 48}
-
-
-def test_divergence_is_scipys_and_sets_are_cut_to_one_size(make_shards, capsys):
-    one, two = make_shards(30, "one"), make_shards(80, "two", seed=5, source="other")
-    words = [Counter(w for r in _rows(f, "caption")[:30] for w in re.findall(r"\w+", r["caption"].lower())) for f in (one, two)]
-    found = _compare(capsys, one, two)["vocabulary"]
-    names = sorted(words[0] | words[1])
-    expected = jensenshannon([words[0][w] for w in names], [words[1][w] for w in names], base=2) ** 2
-    assert found["captions"] == 30
-    assert found["divergence"] == pytest.approx(expected, abs=1e-12)
-    assert found["words"] == [sum(w.values()) for w in words]
-    assert found["distinct"] == [len(w) for w in words]
-    assert found["shared"] == len(set(words[0]) & set(words[1]))
-    assert found["more_in_a"]
-    assert all(row["a"] == words[0][row["word"]] and row["b"] == words[1][row["word"]] for row in found["more_in_a"])
+    assert (shared["near"]["a_in_b"], shared["near"]["b_in_a"]) == (len(near(a, b)), len(near(b, a)))
+    spread = found["spread"]
+    lengths = [len(tokens(r["caption"])) for r in b]
+    assert spread["two"]["words"]["mean"] == round(sum(lengths) / len(lengths), 2)
+    assert spread["two"]["words"]["median"] == sorted(lengths)[int(np.ceil(0.5 * len(lengths))) - 1]
+    assert spread["two"]["characters"]["max"] == max(len(r["caption"]) for r in b)
+    assert sum(spread["one"]["side"]["histogram"]["counts"]) == spread["one"]["side"]["n"] == 40
+    assert {spread["one"]["side"][q] for q in ("min", "median", "max")} == {48}
 
 
 def test_a_set_against_itself_shares_all_and_differs_in_nothing(make_shards, capsys):
     one = make_shards(20)
     found = _compare(capsys, one, one)
-    assert all(found[k]["a_in_b"] == found[k]["b_in_a"] == 20 for k in ("ids", "bytes", "near"))
-    assert found["near"]["beyond"] == [0, 0]
-    assert found["vocabulary"]["divergence"] == 0
-    assert found["vocabulary"]["divergence_of_halves"] > 0
-    assert found["vocabulary"]["more_in_a"] == []
+    (shared,), (words,), (moved,) = found["overlap"], found["vocabulary"]["pairs"], found["moved"]
+    assert all(shared[k]["a_in_b"] == shared[k]["b_in_a"] == 20 for k in ("ids", "bytes", "near"))
+    assert shared["near"]["beyond"]["a_in_b"] == shared["near"]["beyond"]["b_in_a"] == 0
+    assert (words["divergence"], words["interval"], words["by_chance"], words["by_chance_high"]) == (0, [0, 0], 0, 0)
+    assert words["more_a"] == words["only_b"] == []
+    assert moved["total"] == {side: {"samples": 20, "both": 20, "only": 0} for side in "ab"}
+    assert [one["name"] for one in found["sets"]] == ["build (1)", "build (2)"]
 
 
 def test_a_foreign_folder_is_looked_at(make_shards, tmp_path, capsys):
@@ -94,12 +83,15 @@ def test_a_foreign_folder_is_looked_at(make_shards, tmp_path, capsys):
         (foreign / path.name).write_bytes(path.read_bytes())
     assert shards_cli.main(["index", str(foreign), "--engine", "inline"]) == 0
     found = _compare(capsys, one, str(foreign))
-    assert found["ids"]["a_in_b"] == found["bytes"]["a_in_b"] == 12
-    assert found["near"]["known"] == [12, 12]
-    assert found["sizes"]["a"] == found["sizes"]["b"]
-    assert found["vocabulary"]["divergence"] == 0
+    (shared,) = found["overlap"]
+    assert shared["ids"]["a_in_b"] == shared["bytes"]["a_in_b"] == 12
+    assert shared["near"]["known"] == [12, 12]
+    assert found["spread"]["build"] == found["spread"]["foreign"]
+    assert found["vocabulary"]["pairs"][0]["divergence"] == 0
+    assert found["moved"][0]["went"] == {"a": None, "b": None}
     blind = _compare(capsys, one, str(foreign), "--no-look")
-    assert blind["bytes"]["known"] == blind["near"]["known"] == [12, 0]
+    assert blind["overlap"][0]["bytes"]["known"] == blind["overlap"][0]["near"]["known"] == [12, 0]
+    assert blind["spread"]["foreign"]["side"] is None
 
 
 def test_near_duplicates_beyond_ids_and_bytes(build, captioned, capsys):
@@ -111,8 +103,10 @@ def test_near_duplicates_beyond_ids_and_bytes(build, captioned, capsys):
     code, b, said = build("--source", "folder", "--input", two, "--samples", "all", "--name", "two", output="b")
     assert code == 0, said
     found = _compare(capsys, str(a), str(b))
-    assert found["ids"]["a_in_b"] == found["bytes"]["a_in_b"] == 0
-    assert (found["near"]["a_in_b"], found["near"]["b_in_a"], found["near"]["beyond"]) == (4, 4, [4, 4])
+    (shared,) = found["overlap"]
+    assert shared["ids"]["a_in_b"] == shared["bytes"]["a_in_b"] == 0
+    near = shared["near"]
+    assert (near["a_in_b"], near["b_in_a"], near["beyond"]["a_in_b"], near["beyond"]["b_in_a"]) == (4, 4, 4, 4)
     assert cli.main(["compare", str(a), str(b)]) == 0
     text = capsys.readouterr().out
     assert "of A in B" in text
@@ -124,19 +118,46 @@ def test_lists_of_ids(make_shards, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("".join(f"{i}\n" for i in range(100)))
     np.save(tmp_path / "b.npy", np.arange(60, 160))
     found = _compare(capsys, str(tmp_path / "a.txt"), str(tmp_path / "b.npy"))
-    assert found["ids"] == {"by": "uid", "known": [100, 100], "a_in_b": 40, "b_in_a": 40, "shared": 40, "jaccard": 40 / 160}
-    assert "near" not in found
+    counts = {"known": [100, 100], "a_in_b": 40, "b_in_a": 40, "shares": [0.4, 0.4], "shared": 40, "jaccard": 40 / 160}
+    assert found["overlap"] == [{"a": "a.txt", "b": "b.npy", "ids": {"by": "uid", **counts}}]
+    assert "vocabulary" not in found
     folder = make_shards(20)
     keys = [r["uid"] for r in _rows(folder, "uid")]
     write_uids(str(tmp_path / "u.npy"), pack([*keys[:5], "f" * 32]))
-    found = _compare(capsys, str(tmp_path / "u.npy"), folder)
-    assert (found["ids"]["by"], found["ids"]["a_in_b"], found["ids"]["b_in_a"]) == ("uid", 5, 5)
+    ids = _compare(capsys, str(tmp_path / "u.npy"), folder)["overlap"][0]["ids"]
+    assert (ids["by"], ids["a_in_b"], ids["b_in_a"]) == ("uid", 5, 5)
     (tmp_path / "native.txt").write_text("0/3\n0/4\nnothing\n")
-    found = _compare(capsys, folder, str(tmp_path / "native.txt"))
-    assert (found["ids"]["by"], found["ids"]["a_in_b"], found["ids"]["b_in_a"]) == ("source_id", 2, 2)
+    found = _compare(capsys, folder, str(tmp_path / "native.txt"), str(tmp_path / "u.npy"), make_shards(25, "more"))
+    by = {(pair["a"], pair["b"]): (pair["ids"]["by"], pair["ids"]["a_in_b"]) for pair in found["overlap"]}
+    assert by == {
+        ("build", "native.txt"): ("source_id", 2), ("build", "u.npy"): ("uid", 5), ("build", "more"): ("uid", 20),
+        ("native.txt", "u.npy"): ("uid", 0), ("native.txt", "more"): ("source_id", 2), ("u.npy", "more"): ("uid", 5),
+    }  # fmt: skip
+    assert [(pair["a"], pair["b"]) for pair in found["moved"]] == [("build", "more")]
 
 
-@pytest.mark.parametrize(("arguments", "said"), [(["none", "none"], "no manifest"), (["a.txt", "a.txt"], "no file")])
+def test_three_sets_are_matrices_of_their_pairs(make_shards, capsys):
+    folders = [make_shards(n, name) for n, name in ((10, "x/out"), (20, "y/out"), (30, "z/out"))]
+    alone = [_compare(capsys, folders[i], folders[j])["overlap"][0] for i, j in ((0, 1), (0, 2), (1, 2))]
+    found = _compare(capsys, *folders)
+    assert [one["name"] for one in found["sets"]] == ["x/out", "y/out", "z/out"]
+    assert found["overlap"] == alone
+    assert cli.main(["compare", *folders]) == 0
+    text = capsys.readouterr().out
+    matrix = text[text.index("same uid") :].splitlines()[2:5]
+    assert [line.split() for line in matrix] == [["A", "-", "100.0", "100.0"], ["B", "50.0", "-", "100.0"], ["C", "33.3", "66.7", "-"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none", "none"], "no manifest"),
+        (["a.txt", "a.txt"], "no file"),
+        (["none"], "two or more"),
+        (["none", "none", "--output", "x.pdf"], ".html"),
+        (["none", "none", "--radius", "99"], "bits"),
+    ],
+)
 def test_what_is_not_there_is_exit_2(tmp_path, capsys, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["compare", *arguments]) == 2

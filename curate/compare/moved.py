@@ -1,0 +1,145 @@
+"""Where the samples of one set went in another: by source, and by what the other's ledger says of those it has not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from curate.compare.load import Loaded
+from curate.listing import sql_list
+from curate.report.histograms import share
+from curate.report.tables import has_ledger
+from shards.core import fs
+from shards.manifest import Manifest, entries
+from shards.reader import Shard
+from shards.sample import IMAGE_EXTENSIONS
+from shards.schema import REASONS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from curate.report.examples import Pointer
+
+EXAMPLES = 6  # of each decision and reason
+
+
+def moved(con: Any, a: Loaded, b: Loaded, sources: list[str]) -> dict[str, Any]:
+    """Return what moved between two sets, by uid.
+
+    Returns:
+        `sources`: by source and side (`a`, `b`) its `samples`, those in `both` and those `only` there; `total`: the same for all
+        sources; `went`: by side, what became of those in the other set, by its ledger (None where it has none), with examples.
+    """
+    by_source: dict[str, dict[str, Any]] = {}
+    total: dict[str, Any] = {}
+    went: dict[str, Any] = {}
+    for side, one, other in (("a", a, b), ("b", b, a)):
+        rows = con.execute(f"""
+            SELECT source, count(*), count(*) FILTER (id IN (SELECT id FROM s{other.at})) FROM s{one.at} GROUP BY source""").fetchall()
+        for source, n, both in rows:
+            blank = {"a": _counted(0, 0), "b": _counted(0, 0)}
+            by_source.setdefault(sources[source], {"name": sources[source], **blank})[side] = _counted(n, both)
+        total[side] = _counted(sum(n for _, n, _ in rows), sum(both for *_, both in rows))
+        known = other.manifest is not None and has_ledger(other.manifest)
+        went[side] = _went(con, one, other, total[side]["only"], sources) if known else None
+    return {"sources": [by_source[name] for name in sorted(by_source)], "total": total, "went": went}
+
+
+def _counted(n: int, both: int) -> dict[str, Any]:
+    return {"samples": n, "both": both, "only": n - both}
+
+
+def _went(con: Any, one: Loaded, other: Loaded, only: int, sources: list[str]) -> list[dict[str, Any]]:
+    """Return the decisions of the other set's ledger on the samples that it has not, most frequent first, with examples."""
+    assert one.manifest is not None
+    assert other.manifest is not None
+    if not only:
+        return []
+    _told(con, one, other, other.manifest)
+    picked = con.execute(f"""
+        SELECT decision, reason, source, nth, detail FROM told
+        QUALIFY row_number() OVER (PARTITION BY decision, reason ORDER BY id, nth) <= {EXAMPLES} ORDER BY id, nth""").fetchall()
+    shown = samples_at(one, [nth for *_, nth, _ in picked])
+    examples: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for decision, reason, source, nth, detail in picked:
+        examples.setdefault((decision, reason), []).append({"source": sources[source], "detail": detail, **shown[nth]})
+    groups = con.execute("SELECT decision, reason, count(*) AS n FROM told GROUP BY ALL ORDER BY n DESC, decision, reason").fetchall()
+    return [
+        {"decision": d, "reason": r, "why": why(d, r), "count": n, "share": share(n, only), "examples": examples[d, r]}
+        for d, r, n in groups
+    ]
+
+
+def _told(con: Any, one: Loaded, other: Loaded, manifest: Manifest) -> None:
+    """Make the table `told`: the samples of one set that the other has not, each with what the other's ledger says.
+
+    An id may have several rows: one that was decided by itself, and repetitions of the id, which say nothing.
+    """
+    folder = fs.join(manifest.folder, "ledger")
+    files = [fs.join(folder, name) for name in fs.names(folder) if name.endswith(".parquet")]
+    if fs.is_remote(folder):
+        import fsspec
+
+        con.register_filesystem(fsspec.filesystem(folder.partition("://")[0]))
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE told AS
+        WITH alone AS (SELECT id, source, nth FROM s{one.at} WHERE id NOT IN (SELECT id FROM s{other.at})),
+        rows AS (SELECT md5_number(uid) AS id, decision, coalesce(reason, '') AS reason, coalesce(detail, '') AS detail
+                 FROM read_parquet({sql_list(files)})),
+        said AS (SELECT id, arg_min({{'decision': decision, 'reason': reason, 'detail': detail}},
+                                    (reason = 'duplicate_id', decision, reason, detail)) AS s
+                 FROM (FROM rows SEMI JOIN alone USING (id)) GROUP BY id)
+        SELECT id, source, nth, CASE WHEN s IS NULL THEN 'unseen' WHEN s.decision = 'kept' THEN 'removed' ELSE s.decision END AS decision,
+               CASE WHEN s.decision = 'dropped' THEN s.reason ELSE '' END AS reason, coalesce(s.detail, '') AS detail
+        FROM alone LEFT JOIN said USING (id)""")
+
+
+def why(decision: str, reason: str) -> str:
+    """Return a decision in words."""
+    words = {
+        "unseen": "not among its inputs",
+        "removed": "kept, and taken down since",
+        "spare": "survived, but not needed for the samples asked for",
+        "holdout": "set aside as its recipe asks",
+    }
+    return words.get(decision) or REASONS.get(reason, "refused by this filter")
+
+
+def samples_at(one: Loaded, places: list[int]) -> dict[int, dict[str, Any]]:
+    """Return uid, caption and the name of the picture of a set's samples, by their place in it."""
+    assert one.manifest is not None
+    found: dict[int, dict[str, Any]] = {}
+    left = sorted(set(places))
+    for number, (entry, start) in enumerate(entries(one.manifest)):
+        here = [nth for nth in left if start <= nth < start + entry.used]
+        if here:
+            with Shard(one.manifest, entry) as shard:
+                rows = _texts(shard, [nth - start for nth in here])
+            for nth, row in zip(here, rows.to_pylist(), strict=True):
+                found[nth] = {**row, "picture": f"{one.at}/{number}/{nth - start}"}
+    return found
+
+
+def _texts(shard: Shard, places: list[int]) -> pa.Table:
+    import pyarrow as pa
+
+    rows = shard.sidecar(["uid", "caption"])
+    if rows.num_columns == 2:
+        return rows.take(pa.array(places))
+    captions = [shard.read(i, "txt").decode("utf-8", "replace") if any(m.ext == "txt" for m in shard.groups[i]) else "" for i in places]
+    return pa.table({"uid": [shard.key(i).rpartition("/")[2] for i in places], "caption": captions})
+
+
+def pointers(sets: list[Loaded], names: list[str]) -> dict[str, Pointer]:
+    """Return where the pictures lie that `samples_at` named, as (path, offset, size); a sample without an image is left out."""
+    by_shard: dict[tuple[int, int], list[int]] = {}
+    for at, number, place in (map(int, name.split("/")) for name in names):
+        by_shard.setdefault((at, number), []).append(place)
+    found: dict[str, Pointer] = {}
+    for (at, number), places in by_shard.items():
+        manifest = sets[at].manifest
+        assert manifest is not None
+        with Shard(manifest, manifest.shards[number]) as shard:
+            for place in places:
+                if image := next((m for m in shard.groups[place] if m.ext.lower() in IMAGE_EXTENSIONS), None):
+                    found[f"{at}/{number}/{place}"] = (shard.path, image.offset, image.size)
+    return found
