@@ -12,6 +12,7 @@ from curate.listing import join_pool, layout_of, list_records
 from curate.measure import Part, codecs, hash_kind, measure, table_digest
 from curate.plan import class_names, members_of, plan, write_ledger
 from curate.recipe import Recipe, SourceSpec
+from curate.report import stats
 from curate.steps import steps_of
 from curate.write import write
 from shards.core import fs, lean, registry
@@ -31,7 +32,7 @@ VERSION = "provender 0.1.0"
 TASK_MODULES = (
     "pyarrow.parquet", "scipy.fftpack", "xxhash", "simplejpeg", "PIL.ImageOps", "PIL.BmpImagePlugin", "PIL.GifImagePlugin",
     "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.PpmImagePlugin", "PIL.WebPImagePlugin",
-    "curate.measure", "curate.write", "curate.report.examples",
+    "curate.measure", "curate.write", "curate.report.examples", "curate.report.wordloop", "curate.report.concepts.matching", "regex",
 )  # fmt: skip
 OWN_MODULES = ("pyarrow.parquet", "duckdb", "yaml", "PIL.Image", "jinja2", "curate.report.build")
 
@@ -248,9 +249,10 @@ def _write(
 
 def _sweep(output: str, shards: set[str]) -> None:
     """Remove what a killed try left behind: half-written files, and shards of a plan that is no longer ours."""
-    for folder in (output, fs.join(output, "ledger"), fs.join(output, "examples")):
+    beside = fs.join(output, stats.FOLDER)
+    for folder in (output, beside, fs.join(output, "ledger"), fs.join(output, "examples")):
         for name in fs.names(folder):
-            stray_shard = folder == output and name[:5].isdigit() and name.partition(".")[0] not in shards
+            stray_shard = folder in (output, beside) and name[:5].isdigit() and name.partition(".")[0] not in shards
             if ".tmp-" in name or stray_shard:
                 fs.remove(fs.join(folder, name))
 

@@ -1,4 +1,4 @@
-"""Pass 3, write: bytes go from where they lie into shards, in rank order.
+"""Pass 3, write: bytes go from where they lie into shards, in rank order; a shard's statistics go beside it.
 
 A shard's name and its plan's digest decide whether it is there already.
 """
@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from curate.report import stats
 from curate.table import POINTER
 from shards.core import fs
 from shards.core.console import Progress
@@ -38,6 +39,8 @@ class WriteTask:
 def write(tasks: list[WriteTask], samples: int, workers: int, engine: str) -> list[ShardEntry]:
     """Write all shards that are not there yet and return their entries in order."""
     entries: dict[str, ShardEntry] = {}
+    for folder in {task.folder for task in tasks}:
+        fs.make_dirs(fs.join(folder, stats.FOLDER))
     with Progress("write", samples) as progress:
         for outcome in map_unordered(write_one, tasks, workers=min(workers, len(tasks)), engine=engine):
             if not isinstance(outcome, Done):
@@ -74,19 +77,23 @@ def as_json(rows: pa.Table) -> pa.Table:
 
 
 def write_one(task: WriteTask) -> ShardEntry:
-    """Write one shard unless it is there already; runs in a worker.
+    """Write one shard, and its statistics, unless they are there already; runs in a worker.
 
     Raises:
         RunError: the bytes of an image are not those that were measured.
     """
     import pyarrow.parquet as pq
 
-    if entry := finished(task.folder, task.name, task.digest):
+    counts = fs.join(task.folder, stats.FOLDER, f"{task.name}.parquet")
+    entry = finished(task.folder, task.name, task.digest)
+    if entry and stats.is_current(counts, entry.sidecar_sha256):
         return entry
     with fs.open_read(task.plan) as file:
         rows = pq.ParquetFile(file).read()
     sidecar = rows.drop_columns([*(name for name, _ in POINTER), "class_name", "meta"])
-    return write_shard(task.folder, task.name, _samples(rows, task.members), sidecar, task.digest)
+    entry = entry or write_shard(task.folder, task.name, _samples(rows, task.members), sidecar, task.digest)
+    stats.write_statistics(counts, stats.count_rows(sidecar.select(stats.COUNTED)), entry.sidecar_sha256)
+    return entry
 
 
 def _samples(rows: pa.Table, members: tuple[str, ...]) -> Iterator[tuple[str, dict[str, bytes | Stored]]]:

@@ -19,7 +19,7 @@ seen, and counted anew. So is a cut shard's, whose samples are not all in use.
 
 from curate.report.stats.counting import COUNTED, count_rows, version
 from curate.report.stats.duplicates import duplicates, most_repeated
-from curate.report.stats.files import FOLDER, parts, path_of, read_statistics, write_statistics
+from curate.report.stats.files import FOLDER, is_current, parts, path_of, read_statistics, write_statistics
 from curate.report.stats.sums import add, add_up, open_statistics, open_sums
 from curate.report.stats.table import KEYS, merged, ordered, schema, three_digits
 
@@ -31,6 +31,7 @@ __all__ = [
     "add_up",
     "count_rows",
     "duplicates",
+    "is_current",
     "merged",
     "most_repeated",
     "open_statistics",

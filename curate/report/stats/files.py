@@ -69,13 +69,14 @@ def read_statistics(path: str, sidecar: str = "") -> pa.Table | None:
     """Return a shard's statistics; None where there are none, or they are of another sidecar or version."""
     import pyarrow.parquet as pq
 
-    if not _is_current(path, sidecar):
+    if not is_current(path, sidecar):
         return None
     with fs.open_read(path) as file:
         return pq.ParquetFile(file).read().replace_schema_metadata(None)
 
 
-def _is_current(path: str, sidecar: str) -> bool:
+def is_current(path: str, sidecar: str) -> bool:
+    """Return whether a file has the statistics of a sidecar (its sha256), counted as they are today."""
     import pyarrow.parquet as pq
 
     if not fs.exists(path):
@@ -128,7 +129,7 @@ def parts(manifest: Manifest, aside: str, workers: int = 1, engine: str = "local
     paths, tasks = [], []
     for number, entry in enumerate(manifest.shards):
         path = path_of(manifest, entry)
-        if entry.use is None and _is_current(path, entry.sidecar_sha256):
+        if entry.use is None and is_current(path, entry.sidecar_sha256):
             paths.append(path)
             continue
         keep = entry.own and entry.use is None and bool(entry.sidecar_sha256)
