@@ -38,6 +38,7 @@ DEFAULT = (
     "EuroSAT",
     "ImageNet-1k",
 )
+VERSION = 1  # of the rule by which forms are found
 Form = tuple[str, ...]
 _LAYOUT = "one class per line: name, synonym, synonym"
 _ASIDE = re.compile(r"\([^)]*\)")
@@ -126,15 +127,8 @@ def shared_forms(concepts: ConceptList) -> dict[str, list[str]]:
 
 def digest(lists: Sequence[ConceptList]) -> str:
     """Return the sha256 of all that is looked for: names, synonyms and their forms. Equal digests, comparable counts."""
-    content = [
-        [
-            concepts.name,
-            [names[0] for names in concepts.classes],
-            sorted((*form, *map(str, places)) for form, places in forms_of(concepts).items()),
-        ]
-        for concepts in lists
-    ]
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+    looked_for = [(one.name, [names[0] for names in one.classes], sorted(forms_of(one).items())) for one in lists]
+    return hashlib.sha256(json.dumps([VERSION, looked_for]).encode()).hexdigest()
 
 
 def mentions(counts: Counts, lists: Sequence[ConceptList]) -> pa.Table:

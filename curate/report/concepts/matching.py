@@ -70,6 +70,23 @@ def _grown(form: Form, numbers: dict[str, int], children: list[dict[int, int]], 
     return node
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _walk(stream: I32, begin: int, end: int, known: I32, node: int, edges: I32, edge_word: I32, edge_node: I32, path: I32) -> int:
+    """Walk down the tree from the node of the word at `begin`; `path` gets the nodes. Returns how many there are."""
+    depth = 0
+    while node != 0:
+        path[depth] = node
+        depth += 1
+        if begin + depth == end:
+            break
+        word, above, node = known[stream[begin + depth]], node, 0
+        for edge in range(edges[above], edges[above + 1]):
+            if edge_word[edge] == word:
+                node = edge_node[edge]
+                break
+    return depth
+
+
 @njit(cache=True, nogil=True)
 def count_mentions(
     stream: I32,
@@ -92,7 +109,7 @@ def count_mentions(
         root: the node of each word that begins a form, 0 for none.
         edges: (nodes + 1,) where the edges of each node begin in `edge_word` and `edge_node`: the next word, the next node.
         entries: (nodes + 1,) where the classes of the form that ends at each node begin in `entry_class`.
-        sets: the set of each class; classes of a set lie together.
+        sets: the set of each class.
         deepest: the most words of a form.
 
     Returns:
@@ -102,34 +119,23 @@ def count_mentions(
     last = np.full(len(sets), -1, np.int64)
     free = np.zeros(sets.max() + 1, np.int64)  # where in the stream the next mention of each set may begin
     path = np.zeros(deepest, np.int32)
-    at = 0
+    end = 0
     for caption in range(len(lengths)):
-        end = at + lengths[caption]
-        for begin in range(at, end):
-            node, depth = root[known[stream[begin]]], 0
-            while node != 0:
-                path[depth] = node
-                depth += 1
-                if begin + depth == end or edges[node] == edges[node + 1]:
-                    break
-                word, following = known[stream[begin + depth]], 0
-                for edge in range(edges[node], edges[node + 1]):
-                    if edge_word[edge] == word:
-                        following = edge_node[edge]
-                        break
-                node = following
-            for deep in range(depth - 1, -1, -1):
-                node = path[deep]
-                for entry in range(entries[node], entries[node + 1]):
+        start, end = end, end + lengths[caption]
+        for begin in range(start, end):
+            node = root[known[stream[begin]]]
+            if node == 0:
+                continue
+            for deep in range(_walk(stream, begin, end, known, node, edges, edge_word, edge_node, path), 0, -1):
+                here = range(entries[path[deep - 1]], entries[path[deep - 1] + 1])
+                for entry in here:
                     place = entry_class[entry]
                     if free[sets[place]] <= begin:
                         count[place] += 1
                         captions[place] += last[place] != caption
                         last[place] = caption
-                # Only now, since classes of one set may share the form.
-                for entry in range(entries[node], entries[node + 1]):
+                for entry in here:  # only now, since classes of one set may share the form
                     one = sets[entry_class[entry]]
                     if free[one] <= begin:
-                        free[one] = begin + deep + 1
-        at = end
+                        free[one] = begin + deep
     return count, captions

@@ -40,7 +40,8 @@ def collect(subject: Subject) -> dict[str, Any]:
 
 
 def _found(subject: Subject, name: str) -> Found:
-    query = "SELECT source, text, count, captions FROM others WHERE kind = 'concept' AND starts_with(text, $prefix)"
+    sums = "sum(count)::BIGINT, sum(captions)::BIGINT"
+    query = f"SELECT source, text, {sums} FROM others WHERE kind = 'concept' AND starts_with(text, $prefix) GROUP BY source, text"
     found: Found = {}
     prefix = f"{name}\t"
     for source, text, count, captions in subject.con.execute(query, {"prefix": prefix}).fetchall():
@@ -134,7 +135,7 @@ def _coverage(values: dict[str, Any], colours: dict[str, str]) -> str:
     sets = values["sets"]
     sources = [(nr, source) for nr, (source, captions) in enumerate(values["captions"].items()) if captions]
     title = f"Classes expected in {values['equal']:,} captions"
-    with plots.chart("concepts-coverage", title, "share of the set's classes", "", height=0.9 + 0.35 * len(sets)) as drawn:
+    with plots.chart("concepts-coverage", title, "share of the set's classes", "", height=0.9 + 0.35 * len(sets), left=1.3) as drawn:
         for place, (nr, source) in enumerate(sources):
             # Sources lie a little above one another, so that equal shares stay apart.
             offset = 0.6 * ((place + 0.5) / len(sources) - 0.5)
