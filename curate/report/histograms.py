@@ -123,7 +123,7 @@ def bin_edges(histogram: Histogram, *, log: bool = False, reach: float = 0, smal
         return [1, 10]
     known = Histogram(histogram.values[positive], histogram.counts[positive])
     low, high = math.log10(known.quantile(1)), math.log10(known.quantile(99))
-    per = next((per for per in (20, 10, 5, 2) if (high - low) * per < BINS - 2), 1)
+    per = next((per for per in (40, 20, 10, 5, 2) if (high - low) * per < BINS - 2), 1)
     first, last = math.floor(low * per + 1e-9), math.floor(high * per + 1e-9) + 1
     return [_edge(float(f"{10 ** (i / per):.3g}")) for i in range(first, last + 1)]
 
@@ -172,6 +172,8 @@ def draw(
         what: of what the shares are, such as `captions`.
         mark: where an upright line stands.
     """
+    from matplotlib.ticker import LogLocator
+
     from curate.report import plots
 
     n = sum(one["n"] for one in described.values())
@@ -186,6 +188,8 @@ def draw(
             )
         if log_x:
             drawn.axes.set_xscale("log")
+            if edges[-1] < 200 * edges[0]:
+                drawn.axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # else there may be one tick alone
         if log_y:
             drawn.axes.set_yscale("log")
         if mark is not None:

@@ -18,6 +18,7 @@ from curate.report import sampled
 from curate.report.plots import colours_of
 from curate.report.sampled import estimated, languages
 from curate.report.sections.captions import PERCENTILES, collect, figures
+from curate.report.stats import sums
 from curate.report.wordcount import tokens
 
 QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
@@ -99,6 +100,22 @@ def test_duplicates_are_the_counters(tmp_path: Path) -> None:
         assert duplicates["share"] == pytest.approx((n - len(said)) / n, abs=1e-6)
         assert [row["count"] for row in duplicates["most"]] == [k for _, k in said.most_common(10)]
         assert all(said[tuple(tokens(row["text"])) or row["text"]] == row["count"] for row in duplicates["most"])
+
+
+def test_an_estimate_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(5)
+    every = [{"source": "a", "uid": f"{i:032x}", "caption": f"cat {draw.randint(0, 3000)}"} for i in range(8000)]
+    monkeypatch.setattr(sums, "MOST_CAPTIONS", 3000)
+    with subject_of(every, tmp_path) as subject:
+        values = collect(subject)
+    found, distinct = values["sources"]["a"]["duplicates"], len({row["caption"] for row in every})
+    assert 0 < found["standard_error"] < 200
+    assert abs(found["distinct"] - distinct) < 4 * found["standard_error"]
+    assert found["share_error"] == pytest.approx(found["standard_error"] / 8000, abs=1e-6)
+    page = page_of("captions", values)
+    assert "± " in page.text
+    assert "standard error" in page.text
+    assert str(found["standard_error"]) in page.numbers
 
 
 def test_readability_has_every_class_and_examples_of_the_odd_ones(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_bins_are_round() -> None:
     assert bin_edges(histogram(list(range(1, 41)))) == list(range(42))
     assert bin_edges(histogram(list(range(1001))))[:3] == [0, 20, 40]
     assert bin_edges(histogram([0.0, 0.07, 0.5]), smallest=0.01)[:8] == [0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07]
-    assert bin_edges(histogram([1.0, 1.33, 1.5]), log=True) == [1, 1.12, 1.26, 1.41, 1.58]
+    assert bin_edges(histogram([1.0, 1.33, 1.5]), log=True) == [1, 1.06, 1.12, 1.19, 1.26, 1.33, 1.41, 1.5, 1.58]
     assert bin_edges(histogram([0]), log=True) == [1, 10]
     assert bin_edges(histogram([0])) == [0, 1]
 
@@ -85,4 +85,6 @@ def test_a_chart_is_small_and_says_n() -> None:
     assert "Length (n = 3,992)" in svg
     assert "% of captions per 10" in svg
     assert len(svg) < 40_000
+    short = draw("y", "Size", described({"s0": histogram([1000, 9000])}, ["s0"], log=True), colours, x="bytes", what="images", log_x=True)
+    assert [tick for tick in ("1,000", "2,000", "5,000") if f">{tick}<" in short] == ["1,000", "2,000", "5,000"]
     assert svg == draw("x", "Length", known, colours, x="words", what="captions", log_y=True, mark=77)

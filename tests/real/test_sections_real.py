@@ -81,6 +81,11 @@ def test_the_five_origins(realdata: Path, tmp_path: Path) -> None:
     assert set(captions.figures(values, colours_of(sorted(found)))) == {"words", "characters", "clip_tokens"}
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
 @pytest.mark.slow
 def test_the_images_of_a_build(realdata: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
@@ -97,7 +102,7 @@ def test_the_images_of_a_build(realdata: Path, tmp_path: Path) -> None:
     for source, paths in files.items():
         one = values["sources"][source]
         assert one["samples"] == len(paths)
-        sizes = [Image.open(path).size for path in paths]
+        sizes = [size_of(path) for path in paths]
         for name, sides in zip(("width", "height"), zip(*sizes, strict=True), strict=True):
             assert [one[name][q] for q in ("min", "median", "max")] == [np.quantile(sides, q, method="inverted_cdf") for q in (0, 0.5, 1)]
         assert one["shorter_side"]["below"]["count"] == sum(min(size) < images.SIDE for size in sizes)
