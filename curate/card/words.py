@@ -135,8 +135,9 @@ def _overlap(facts: Facts) -> list[str]:
     """Say what sources share, where a copy may stand in both of them."""
     notes = facts.manifest.notes
     pairs = (notes.get("overlap") or {}) if notes.get("dedup_scope") != "all" else {}
-    shared = [(pair, n.get("exact", 0), n.get("near", 0)) for pair, n in pairs.items() if n.get("exact") or n.get("near")]
-    return [
-        f"The inputs of {pair} share {exact:,} images by their bytes, and {near:,} pairs of near-equal pHashes: copies may stand in both."
-        for pair, exact, near in shared
-    ]
+    said = []
+    for pair, shared in pairs.items():
+        kinds = {"by their bytes": shared.get("exact", 0), "by pairs of near-equal pHashes": shared.get("near", 0)}
+        if counts := ", ".join(f"{n:,} {kind}" for kind, n in kinds.items() if n):
+            said.append(f"Images that the inputs of {pair} share: {counts}. Copies may stand in both.")
+    return said

@@ -287,13 +287,13 @@ def test_a_take_down_counts_at_once_and_is_whole_after_compacting(
     assert shards_main(["remove", str(out), "--uids", str(tmp_path / "uids.txt")]) == 0
     text, croissant = card(out)
     assert "shards compact FOLDER" in capsys.readouterr().err
-    assert "The tars still hold 1 samples that were taken down." in text
+    assert "Samples that were taken down and are still in the tars: 1." in text
     assert "configs" not in front(out)
     assert "recordSet" not in croissant
     assert [row[1:4] for row in table(text, "source", "reason")] == [["removed", "taken down on request, or a copy of such a picture", "1"]]
     assert shards_main(["compact", str(out), "--engine", "inline"]) == 0
     text, _ = card(out, "--overwrite")
-    assert "samples that were taken down" not in text
+    assert "still in the tars" not in text
     assert "has the digest above" not in text
     assert "11 image–text pairs" in text
     found = records(out / "croissant.json", "samples", tmp_path / "croissant")
@@ -384,3 +384,14 @@ def test_a_thousand_shards_stay_small_and_valid(make_shards: Make) -> None:
     assert (folder / "croissant.json").stat().st_size < 500_000
     assert issues(folder / "croissant.json")[0] == []
     assert "'{00000..00999}.tar'" in text
+
+
+@pytest.mark.parametrize(("scope", "said"), [("source", ["12 by their bytes, 1,234 by pairs of near-equal pHashes"]), ("all", [])])
+def test_shared_images_are_a_limit_where_copies_may_stand_in_both(two_sources: Path, scope: str, said: list[str]) -> None:
+    values = json.loads((two_sources / "manifest.json").read_text())
+    overlap = {"redcaps + cc3m": {"exact": 12, "near": 1234}, "redcaps + sbu": {"exact": 0, "near": 0}}
+    values["notes"] = {"dedup_scope": scope, "overlap": overlap}
+    (two_sources / "manifest.json").write_text(json.dumps(values))
+    _, croissant = card(two_sources)
+    found = [re.findall(r"share: (.*?)\.", limit) for limit in croissant["rai:dataLimitations"] if "share" in limit]
+    assert found == [said] * len(said)
