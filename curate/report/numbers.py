@@ -15,6 +15,11 @@ FORMAT, FORMAT_VERSION = "provender-report", 2
 # The page's sections in order, each with its heading; `sections/NAME.py` counts and draws, `templates/NAME.html` shows.
 SECTIONS = {
     "ledger": "Where every input went",
+    "vocabulary": "Vocabulary",
+    "apart": "Words that set a source apart",
+    "captions": "Captions",
+    "images": "Images",
+    "concepts": "Concepts of downstream sets",
     "method": "Method",
 }
 

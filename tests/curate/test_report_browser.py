@@ -95,6 +95,44 @@ def test_a_reason_opens(page: Watched) -> None:
     assert step.locator(".gallery img").first.evaluate("i => i.complete && i.naturalWidth > 0")
 
 
+def column(page: Watched, nth: int) -> list[str]:
+    """Return the texts of a column of the table of words."""
+    return page.page.locator(f"#vocabulary .finder tbody td:nth-child({nth})").all_inner_texts()
+
+
+def test_a_word_is_searched(page: Watched, report: Path) -> None:
+    table = json.loads(report.with_suffix(".json").read_text())["vocabulary"]["table"]
+    page.page.fill("#vocabulary .finder input", "CAT")
+    assert column(page, 1) == [row[0] for row in table["rows"] if "cat" in row[0]][:50]
+    cat = next(row for row in table["rows"] if row[0] == "cat")
+    assert page.page.locator("#vocabulary .finder tbody tr").first.locator("data").all_inner_texts() == [f"{n:,}" for n in cat[1:]]
+    page.page.fill("#vocabulary .finder input", "no such word")
+    assert column(page, 1) == []
+    assert page.page.inner_text("#vocabulary .found").startswith("0 of")
+
+
+def test_the_table_is_sorted(page: Watched, report: Path) -> None:
+    rows = json.loads(report.with_suffix(".json").read_text())["vocabulary"]["table"]["rows"]
+    assert [int(n.replace(",", "")) for n in column(page, 2)] == sorted((row[1] for row in rows), reverse=True)[:50]
+    heads = page.page.locator("#vocabulary .finder th")
+    heads.nth(3).locator("button").click()
+    assert [int(n.replace(",", "")) for n in column(page, 4)] == sorted((row[3] for row in rows), reverse=True)[:50]
+    assert heads.nth(3).get_attribute("aria-sort") == "descending"
+    heads.nth(3).locator("button").click()
+    assert [int(n.replace(",", "")) for n in column(page, 4)] == sorted(row[3] for row in rows)[:50]
+    heads.nth(0).locator("button").click()
+    assert column(page, 1)[:9] == sorted(row[0] for row in rows)[:9]
+    page.page.click("#vocabulary .finder > button")
+    assert len(column(page, 1)) == min(250, len(rows))
+
+
+def test_a_word_that_sets_a_source_apart_opens_to_captions_with_pictures(page: Watched) -> None:
+    word = page.page.locator("#apart details", has=page.page.locator("summary bdi", has_text="number")).first
+    word.locator("summary").first.click()
+    assert "number" in word.inner_text()
+    assert word.locator("img").first.evaluate("i => i.complete && i.naturalWidth > 0")
+
+
 def test_the_theme_switches(page: Watched) -> None:
     background = "getComputedStyle(document.body).backgroundColor"
     before = page.page.evaluate(background)
