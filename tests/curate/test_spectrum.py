@@ -120,17 +120,19 @@ def test_only_the_tail_need_follow_the_law() -> None:
     assert found["gamma"] == pytest.approx(2.0, abs=0.1)
 
 
-def test_the_fit_is_the_largest_likelihood() -> None:
-    frequencies = np.random.default_rng(3).zipf(2.2, 500)
+GAPS = [*[1] * 60, *[2] * 20, *[500] * 40]  # the law runs on where the data stand still
+
+
+@pytest.mark.parametrize("frequencies", [np.random.default_rng(3).zipf(2.2, 500), np.array(GAPS)], ids=["drawn", "gaps"])
+def test_the_fit_is_the_largest_likelihood(frequencies: Any) -> None:
     fit = spectrum._fit(*spectrum_of(frequencies))
     assert fit is not None
-    grid = np.linspace(1.6, 3.2, 1601)
+    grid = np.linspace(1.2, 3.2, 2001)
     likelihood = -len(frequencies) * np.log(zeta(grid)) - grid * np.log(frequencies).sum()
     assert fit[2] == pytest.approx(grid[int(np.argmax(likelihood))], abs=1e-3)
     every = np.arange(1, 200_000)
     law, data = np.cumsum(every ** -fit[2]) / zeta(fit[2]), np.searchsorted(np.sort(frequencies), every, "right") / len(frequencies)
-    naive = np.abs(data - law).max()
-    assert fit[0] == pytest.approx(naive, abs=1e-9)
+    assert fit[0] == pytest.approx(np.abs(data - law).max(), abs=1e-9)
 
 
 def test_the_error_is_how_far_fits_scatter() -> None:
@@ -138,6 +140,15 @@ def test_the_error_is_how_far_fits_scatter() -> None:
     fits = [spectrum._fit(*spectrum_of(rng.zipf(2.3, 1000))) for _ in range(300)]
     scatter = np.std([fit[2] for fit in fits if fit])
     assert np.mean([fit[3] for fit in fits if fit]) == pytest.approx(scatter, rel=0.15)
+
+
+def test_the_error_of_the_exponent_follows_from_gammas() -> None:
+    frequencies = spectrum_of(np.random.default_rng(5).zipf(3.5, 5000))
+    found, fit = spectrum.zipf(*frequencies), spectrum._fit(*frequencies)
+    assert fit is not None
+    assert found["least"] == 1
+    low, high = (1 / (found["gamma"] + sign * fit[3] - 1) for sign in (1, -1))
+    assert found["error"] == pytest.approx((high - low) / 2, rel=0.02)
 
 
 @pytest.mark.parametrize("frequencies", [[], [5], [1] * 1000, [7] * 1000, list(range(1, 50))])
