@@ -34,7 +34,7 @@ MEMORY = "1500MB"  # of the database; the rest of a table goes to disk
 class Loaded:
     """One set. Its samples are the rows of the table `s{at}`: id, content and phash (null where not known), source, nth.
 
-    `drawn`: uid and caption of at most DRAWN samples, those whose uid has the lowest md5, in that order; a set of ids has none.
+    `drawn`: uid and caption of at most DRAWN samples, those whose uid has the lowest md5 (little-endian), in that order.
     `histograms`: of the captions' words and characters and of the images' shorter side in pixels, over all samples.
     `native`: a list holds ids that are no uids: it is held against sets by their native ids, the column `native`.
     """

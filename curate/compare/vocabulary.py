@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     F64 = NDArray[np.float64]
 
 SEED, REPLICATES = 0, 400
-TOP = 20  # words of a list
+TOP, LEAST = 20, 2  # words of a list, and occurrences of each
 LISTED = 1000  # words of the table of all sets
 POINTS = 60  # of a growth curve
 
@@ -210,16 +210,16 @@ def terms(a: F64, b: F64) -> F64:
 
 
 def _shifted(words: list[str], a: F64, b: F64) -> dict[str, Any]:
-    """Return the words that shift most, each way, and those that one set alone has, most frequent first."""
+    """Return the words that shift most, each way, and those that one set alone has, most frequent first; once is no word's habit."""
     import numpy as np
 
     term = terms(a, b)
     found: dict[str, Any] = {"shared": int(((a > 0) & (b > 0)).sum())}
     for side, sign, mine, theirs in (("a", 1, a, b), ("b", -1, b, a)):
-        alone = (mine > 0) & (theirs == 0)
-        found[f"distinct_only_{side}"] = int(alone.sum())
-        found[f"only_{side}"] = [{"word": words[i], "count": int(mine[i])} for i in _top(np.where(alone, mine, 0), words, TOP)]
-        more = _top(np.maximum(sign * term, 0), words, TOP)
+        found[f"distinct_only_{side}"] = int(((mine > 0) & (theirs == 0)).sum())
+        alone = _top(np.where((mine >= LEAST) & (theirs == 0), mine, 0), words, TOP)
+        found[f"only_{side}"] = [{"word": words[i], "count": int(mine[i])} for i in alone]
+        more = _top(np.where(mine >= LEAST, sign * term, 0), words, TOP)
         found[f"more_{side}"] = [{"word": words[i], "a": int(a[i]), "b": int(b[i]), "bits": abs(float(term[i]))} for i in more]
     return found
 
