@@ -28,7 +28,7 @@ COMMANDS = {
         "curate.report.config:ReportConfig", "curate.report.build:report", "Write a build's report again, or print its numbers."
     ),
     "compare": Command(
-        "curate.compare:CompareConfig", "curate.compare:compare", "What two sets or lists of ids share, and how they differ."
+        "curate.compare:CompareConfig", "curate.compare:compare", "What sets or lists of ids share, what moved, and how they differ."
     ),
     "card": Command(
         "curate.card.config:CardConfig", "curate.card.write:card", "Write a dataset card and Croissant metadata, to publish a build with."
