@@ -12,7 +12,6 @@ from curate.listing import join_pool, layout_of, list_records
 from curate.measure import Part, codecs, hash_kind, measure, table_digest
 from curate.plan import class_names, members_of, plan, write_ledger
 from curate.recipe import Recipe, SourceSpec
-from curate.report import stats
 from curate.steps import steps_of
 from curate.write import write
 from shards.core import fs, lean, registry
@@ -21,7 +20,7 @@ from shards.core.console import emit, say
 from shards.core.engine import prepare
 from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError
-from shards.manifest import NAME, Manifest, read_manifest
+from shards.manifest import NAME, STATISTICS, Manifest, read_manifest
 
 if TYPE_CHECKING:
     from curate.decontaminate.sets import ExcludedSet
@@ -249,7 +248,7 @@ def _write(
 
 def _sweep(output: str, shards: set[str]) -> None:
     """Remove what a killed try left behind: half-written files, and shards of a plan that is no longer ours."""
-    beside = fs.join(output, stats.FOLDER)
+    beside = fs.join(output, STATISTICS)
     for folder in (output, beside, fs.join(output, "ledger"), fs.join(output, "examples")):
         for name in fs.names(folder):
             stray_shard = folder in (output, beside) and name[:5].isdigit() and name.partition(".")[0] not in shards

@@ -16,7 +16,7 @@ from shards.core import fs
 from shards.core.console import Progress
 from shards.core.engine import Done, map_unordered
 from shards.core.errors import RunError
-from shards.manifest import ShardEntry
+from shards.manifest import STATISTICS, ShardEntry, statistics_of
 from shards.writer import finished, write_shard
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def write(tasks: list[WriteTask], samples: int, workers: int, engine: str) -> li
     """Write all shards that are not there yet and return their entries in order."""
     entries: dict[str, ShardEntry] = {}
     for folder in {task.folder for task in tasks}:
-        fs.make_dirs(fs.join(folder, stats.FOLDER))
+        fs.make_dirs(fs.join(folder, STATISTICS))
     with Progress("write", samples) as progress:
         for outcome in map_unordered(write_one, tasks, workers=min(workers, len(tasks)), engine=engine):
             if not isinstance(outcome, Done):
@@ -84,7 +84,7 @@ def write_one(task: WriteTask) -> ShardEntry:
     """
     import pyarrow.parquet as pq
 
-    counts = fs.join(task.folder, stats.FOLDER, f"{task.name}.parquet")
+    counts = statistics_of(task.folder, task.name)
     entry = finished(task.folder, task.name, task.digest)
     if entry and stats.is_current(counts, entry.sidecar_sha256):
         return entry

@@ -16,7 +16,7 @@ from shards.core.config import option
 from shards.core.console import emit
 from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError
-from shards.manifest import ASIDE, NAME, Manifest, ShardEntry, read_manifest
+from shards.manifest import ASIDE, NAME, Manifest, ShardEntry, read_manifest, statistics_of
 from shards.remove import start_curate
 from shards.tombstones import Rewritten
 
@@ -92,6 +92,7 @@ def _take_over(folder: str, aside: str) -> int:
     now = {e.path: e for e in new.shards}
     touched = [e for e in old.shards if e.own and (e.path not in now or now[e.path] != e)]
     for entry in touched:
+        fs.remove(statistics_of(folder, entry.name))
         for suffix in (".tar", ".idx", ".parquet"):
             _replace(aside, folder, entry.path.removesuffix(".tar") + suffix, gone=entry.path not in now)
         for layer in layers.read_layers(folder):

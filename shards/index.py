@@ -60,10 +60,24 @@ def index(folder: str, *, bad_files: str = "stop", overwrite: bool = False, work
         UsageError: no tar, a compressed one, or a manifest that is there already.
         RunError: a torn tar, unless `bad_files` is "skip".
     """
-    names = _tars(folder, overwrite)
+    if fs.exists(fs.join(folder, NAME)) and not overwrite:
+        raise UsageError(f"{folder!r} has a {NAME} already", advice="--overwrite loses what it says about sources and seed")
+    manifest = survey(folder, bad_files=bad_files, write=True, workers=workers, engine=engine)
+    manifest.save(folder)
+    return manifest
+
+
+def survey(folder: str, *, bad_files: str = "stop", write: bool = False, workers: int = 1, engine: str = "local") -> Manifest:
+    """Return what the manifest of a folder of tars would be. With `write` a `.idx` is written beside each tar, else nothing.
+
+    Raises:
+        UsageError: no tar, or a compressed one.
+        RunError: a torn tar, unless `bad_files` is "skip".
+    """
+    names = _tars(folder)
     results: dict[str, Indexed] = {}
     with Progress("indexed", len(names), "tars") as progress:
-        for outcome in map_unordered(index_tar, [(folder, n) for n in names], workers=workers, engine=engine):
+        for outcome in map_unordered(index_tar, [(folder, n, write) for n in names], workers=workers, engine=engine):
             lost = isinstance(outcome, Lost)
             results[outcome.spec[1]] = Indexed(None, bad=outcome.reason) if isinstance(outcome, Lost) else outcome.result
             progress.add(not lost)
@@ -71,12 +85,12 @@ def index(folder: str, *, bad_files: str = "stop", overwrite: bool = False, work
     if bad and bad_files == "stop":
         name, why = next(iter(bad.items()))
         raise RunError(f"{name}: {why}", "whole tars", f"--bad-files skip leaves out {len(bad)} of {len(names)} tars")
-    _warn(results, bad)
+    _warn(results, bad, write)
     shards = tuple(e for n in names if (e := results[n].entry) is not None)
     if not shards:
         raise UsageError(f"no sample in the tars of {folder!r}", "members named KEY.EXTENSION")
     members = _common([m for n in names for m in results[n].members])
-    manifest = Manifest(
+    return Manifest(
         samples=sum(e.samples for e in shards),
         bytes=sum(e.bytes for e in shards),
         shards=shards,
@@ -85,13 +99,11 @@ def index(folder: str, *, bad_files: str = "stop", overwrite: bool = False, work
         notes={"bad_files": bad} if bad else {},
         folder=folder,
     )
-    manifest.save(folder)
-    return manifest
 
 
-def index_tar(spec: tuple[str, str]) -> Indexed:
-    """Walk one tar and write its `.idx`; runs in a worker."""
-    folder, name = spec
+def index_tar(spec: tuple[str, str, bool]) -> Indexed:
+    """Walk one tar (folder, name) and write its `.idx` if it should be written; runs in a worker."""
+    folder, name, write = spec
     path = fs.join(folder, name)
     try:
         with fs.open_read(path) as file:
@@ -102,7 +114,9 @@ def index_tar(spec: tuple[str, str]) -> Indexed:
         return Indexed(None)
     spaced = any(c.isspace() for g in groups for m in g for c in m.name)
     digest, stem = "", path.removesuffix(".tar")
-    if spaced:
+    if not write:
+        pass
+    elif spaced:
         fs.remove(stem + ".idx")  # a wrong one would be believed
     else:
         text = tar.format_index(groups).encode("utf-8", "surrogateescape")
@@ -113,11 +127,9 @@ def index_tar(spec: tuple[str, str]) -> Indexed:
     return Indexed(entry, tuple(kinds), spaced=spaced)
 
 
-def _tars(folder: str, overwrite: bool) -> list[str]:
+def _tars(folder: str) -> list[str]:
     if not fs.is_dir(folder):
         raise UsageError(f"no folder at {folder!r}")
-    if fs.exists(fs.join(folder, NAME)) and not overwrite:
-        raise UsageError(f"{folder!r} has a {NAME} already", advice="--overwrite loses what it says about sources and seed")
     if fs.exists(fs.join(folder, "recipe.yaml")) and not fs.exists(fs.join(folder, NAME)):
         raise UsageError(f"{folder!r} is an unfinished build", advice="run its build-shards command again and it resumes")
     found = fs.walk(folder)
@@ -137,13 +149,13 @@ def _common(kinds: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(m for m in dict.fromkeys(kinds[0]) if all(m in kind for kind in kinds)) if kinds else ()
 
 
-def _warn(results: dict[str, Indexed], bad: dict[str, str]) -> None:
+def _warn(results: dict[str, Indexed], bad: dict[str, str], write: bool) -> None:
     for name, why in bad.items():
         warn(f"left out: {name}: {why}")
     for name, result in results.items():
-        if result.spaced:
+        if result.spaced and write:
             warn(f"{name}: member names hold spaces, which DALI's index cannot: no .idx; our own reader walks the tar")
         if result.entry is None and not result.bad:
             warn(f"left out: {name}: no sample in it")
-    if len({kind for r in results.values() for kind in map(frozenset, r.members)}) > 1:
+    if write and len({kind for r in results.values() for kind in map(frozenset, r.members)}) > 1:
         warn("members differ from sample to sample: Hugging Face's reader refuses that, DALI's needs care")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME = "manifest.json"
+STATISTICS = "stats"  # folder beside the shards: what curate has counted of each; who changes a shard removes its file
 ASIDE = "compact"  # folder in a build where rewritten shards wait for their manifest
 FORMAT, FORMAT_VERSION = "provender-shards", 1
 
@@ -232,6 +233,11 @@ def _advice(path: str) -> str:
     if fs.exists(fs.join(path, "recipe.yaml")):
         return "this build is unfinished: run the same build-shards command again and it resumes"
     return "shards index DIR gives a foreign WebDataset folder a manifest" if fs.is_dir(path) else ""
+
+
+def statistics_of(folder: str, tar: str) -> str:
+    """Return where the statistics of a tar in a folder lie."""
+    return fs.join(folder, STATISTICS, tar.removesuffix(".tar") + ".parquet")
 
 
 def entries(manifest: Manifest) -> Iterator[tuple[ShardEntry, int]]:

@@ -17,7 +17,7 @@ from shards.core import fs
 from shards.core.config import option
 from shards.core.console import Progress, emit, say
 from shards.core.errors import RunError, UsageError
-from shards.manifest import ASIDE, NAME, Manifest, read_manifest
+from shards.manifest import ASIDE, NAME, Manifest, read_manifest, statistics_of
 from shards.reader import Shard
 from shards.tombstones import Stone
 from shards.uids import UidSet, pack, read_uid_file, uids_in, unpack
@@ -99,6 +99,8 @@ def remove(folder: str, uids: UidSet) -> Removed:
         raise UsageError(found, "the build that owns them", "take the samples down there; every subset of that build follows at once")
     stones, earlier = _stones(there, uids)
     tombstones.write(folder, stones)
+    for name in stones:
+        fs.remove(statistics_of(folder, name))
     after = read_manifest(folder)
     after.save(folder)
     touched = sum(1 for rows in stones.values() if rows)

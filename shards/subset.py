@@ -20,7 +20,7 @@ from shards.core.config import option
 from shards.core.console import emit, say
 from shards.core.engines.local import default_workers
 from shards.core.errors import RunError, UsageError
-from shards.manifest import NAME, Manifest, ShardEntry, read_manifest
+from shards.manifest import NAME, STATISTICS, Manifest, ShardEntry, read_manifest
 from shards.reader import Shard
 from shards.uids import UidSet, read_uid_file
 
@@ -304,7 +304,8 @@ def clear(folder: str) -> None:
                 fs.remove(fs.join(folder, entry.path.removesuffix(".tar") + suffix))
         elif entry.index:
             fs.remove(fs.join(folder, entry.index))
-    fs.remove(fs.join(folder, layers.FOLDER))
+    for beside in (layers.FOLDER, STATISTICS):
+        fs.remove(fs.join(folder, beside))
 
 
 def relative(path: str, folder: str) -> str:

@@ -7,7 +7,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from curate.report import wordcount
-from curate.report.stats.files import rows_of
+from curate.report.stats.rows import rows_of
 from curate.report.terminal import BOLD, share, styles
 from shards.core import console
 from shards.core.errors import UsageError
@@ -103,10 +103,7 @@ def _captions(manifest: Manifest, entry: ShardEntry, labels: dict[str, str]) -> 
     import pyarrow as pa
 
     with Shard(manifest, entry) as shard:
-        rows = shard.sidecar(("source", "uid", "caption"))
-        if not rows.num_columns:
-            rows = rows_of(manifest, entry)
-            rows = rows.append_column("uid", pa.array([shard.key(i) for i in range(len(shard))], pa.string()))
+        rows = rows_of(shard, ("source", "uid", "caption"))
     names = [labels.get(source or "", source or "") for source in rows["source"].to_pylist()]
     return rows.set_column(rows.column_names.index("source"), "source", pa.array(names, pa.string()))
 

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from curate.report import stats
-from curate.report.concepts import ConceptList, default_lists
-from shards.manifest import Manifest
+from curate.report import native, stats
+from curate.report.concepts import ConceptList, default_lists, lists_with, read_list
+from curate.report.draw import MOST, draw_native, draw_shards, joined
+from curate.report.stats.rows import image_of, rows_of
+from shards.core import fs
+from shards.core.console import say
+from shards.core.engine import Done, map_unordered
+from shards.core.errors import RunError
+from shards.index import survey
+from shards.manifest import NAME, Manifest, read_manifest
 from shards.reader import Shard
-from shards.sample import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-MOST = 5_000
+    from curate.recipe import SourceSpec
+
+LOOKED = 100  # shards in which the spelling of a caption is looked for
 
 
 @dataclass(frozen=True)
 class Subject:
     """Sets seen together. A source is called by its label, the same everywhere on the page.
 
-    `con`: a connection with the tables of `stats.add_up`, whose column `source` holds labels.
+    `con`: a connection with the tables of `stats.open_sums`, whose column `source` holds labels.
     `sources`: the labels, in the order of the sets and their recipes: the order of colours.
     `sample`: an honest random sample, at most `drawn["most"]` rows of each source, lowest ranks first, with the columns
-    source (label), uid, caption, width, height, bytes, and `at`: the name of the sample's picture, for `pointers`.
-    `drawn`: how the sample was drawn, in plain values for the JSON.
+    source (label), uid, caption, width, height, bytes, and `at`: the name of the sample's picture, for `pointers`, null where
+    there is none.
+    `drawn`: how the sample was drawn, in plain values for the JSON: `most` rows of each source, `rows` in all, `order` in words.
     `manifests`: the sets that have shards; native metadata has none.
     `labels`: for each of `manifests`, its own names of sources and their labels.
     `concepts`: the lists of classes whose mentions are counted.
@@ -43,32 +55,146 @@ class Subject:
     concepts: tuple[ConceptList, ...] = field(default_factory=default_lists)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A set or a source of native metadata: its files of statistics, the names of its sources, the folder it is called by."""
+
+    paths: list[str]
+    names: list[str]
+    folder: str
+
+
 @contextlib.contextmanager
-def open_subject(manifests: Sequence[Manifest], workers: int = 1, engine: str = "local") -> Iterator[Subject]:
-    """Open what a report over these sets is about, counting the shards that were not counted yet."""
-    (manifest,) = manifests
-    with stats.open_statistics(manifest, workers, engine) as con:
-        found = {s for (s,) in con.execute("SELECT source FROM others WHERE kind = 'samples'").fetchall()}
-        sources = tuple(dict.fromkeys([*manifest.sources, *sorted(found)]))
-        drawn: dict[str, object] = {"most": MOST}
-        yield Subject(con, sources, draw(manifest), drawn, (manifest,), ({s: s for s in sources},))
+def open_subject(
+    sets: Sequence[Manifest | str],
+    workers: int = 1,
+    engine: str = "local",
+    *,
+    source: SourceSpec | None = None,
+    limit: int | None = None,
+    concepts: Sequence[str] = (),
+    work: str = "",
+    most: int = MOST,
+) -> Iterator[Subject]:
+    """Open what a report is about, counting what was not counted yet.
+
+    Args:
+        sets: manifests, or folders: builds, subsets, and any folder of tars, into which nothing is written.
+        source: native metadata, from `native.source_of`; its captions are counted.
+        limit: read only the first records of `source`.
+        concepts: files of concepts that are looked for besides the default ones.
+        work: folder for the statistics of folders that are not ours, for the next time; without one they are counted each time.
+        most: rows of the sample, of each source.
+
+    Raises:
+        UsageError: a folder has no tars, an input or a list is not there or cannot be used.
+        RunError: samples could not be counted.
+    """
+    lists = lists_with(concepts)
+    manifests = tuple(one if isinstance(one, Manifest) else read_set(one, workers, engine) for one in sets)
+    with tempfile.TemporaryDirectory() as temporary, stats.open_sums() as con:
+        aside = fs.join(work, "statistics") if work else temporary
+        _tell(manifests, source, work)
+        found = [stats.parts(one, aside, workers, engine, beside=_is_ours(one)) for one in manifests]
+        parts = [_Part(paths, _sources(con, paths, list(one.sources)), one.folder) for one, paths in zip(manifests, found, strict=True)]
+        records = []
+        if source:
+            records = native.count(source, aside, workers, engine, limit=limit, lists=tuple(concepts), most=most)
+            parts.append(_Part([one.path for one in records], [source.name], source.input))
+        labels = _labels(parts)
+        for part, named in zip(parts, labels, strict=True):
+            stats.add(con, part.paths, named)
+        if concepts:
+            for one, named in zip(manifests, labels, strict=False):
+                _add_concepts(con, one, named, tuple(concepts), workers, engine)
+        drawn = [draw_shards(one, at, named, _counts(con), most) for at, (one, named) in enumerate(zip(manifests, labels, strict=False))]
+        drawn += [draw_native([one.sample for one in records], labels[-1], most)] if source else []
+        sample, how = joined(drawn, most)
+        names = tuple(label for named in labels for label in named.values())
+        yield Subject(con, names, sample, how, manifests, tuple(labels[: len(manifests)]), lists)
 
 
-def draw(manifest: Manifest) -> pa.Table:
-    """Return the first rows in rank order, at most MOST of each source."""
-    import pyarrow as pa
+def read_set(path: str, workers: int = 1, engine: str = "local") -> Manifest:
+    """Return the manifest of a set; of a folder of tars that has none, what `shards index` would write: no file is.
 
-    columns = ("source", "uid", "caption", "width", "height", "bytes")
-    parts = []
-    for number, entry in enumerate(manifest.shards):
-        with Shard(manifest, entry) as shard:
-            rows = shard.sidecar(columns)
-        at = pa.array([f"0/{number}/{i}" for i in range(rows.num_rows)], pa.string())
-        parts.append(rows.append_column("at", at))
-    if not parts:
-        kinds = [pa.string()] * 3 + [pa.int32()] * 2 + [pa.int64(), pa.string()]
-        return pa.table({name: pa.array([], kind) for name, kind in zip((*columns, "at"), kinds, strict=True)})
-    return pa.concat_tables(parts)
+    Raises:
+        UsageError: neither a manifest nor a tar is there.
+    """
+    if path.endswith(".json") or fs.exists(fs.join(path, NAME)) or not fs.is_dir(path):
+        return read_manifest(path)
+    return dataclasses.replace(survey(path, bad_files="skip", workers=workers, engine=engine), builder="")
+
+
+def _is_ours(manifest: Manifest) -> bool:
+    """Return whether a set has a manifest on disk: then its statistics may lie beside its shards."""
+    return bool(manifest.builder)
+
+
+def _tell(manifests: Sequence[Manifest], source: SourceSpec | None, work: str) -> None:
+    foreign = [one.folder for one in manifests if not _is_ours(one)] + ([source.input] if source else [])
+    if foreign and not work:
+        say(f"{', '.join(foreign)}: counted for this report alone; --work DIR keeps what is counted for the next one")
+
+
+def _sources(con: duckdb.DuckDBPyConnection, paths: list[str], known: list[str]) -> list[str]:
+    """Return the names of a set's sources: as its manifest lists them, then those that it does not."""
+    found = stats.sources_of(con, paths)
+    return [*(name for name in known if name in found), *sorted(found - set(known))]
+
+
+def _labels(parts: Sequence[_Part]) -> list[dict[str, str]]:
+    """Return for each part its sources' labels: their names, with the folder's name before them where two parts have the same one.
+
+    A source without a name is called as its folder is.
+    """
+    folders = [part.folder.rstrip("/").rpartition("/")[2] or part.folder for part in parts]
+    folders = [name.removesuffix(".json") for name in folders]
+    total, seen = Counter(folders), Counter[str]()
+    for i, name in enumerate(folders):
+        seen[name] += 1
+        folders[i] = f"{name} ({seen[name]})" if total[name] > 1 else name
+    names = Counter(name for part in parts for name in part.names)
+    return [
+        {name: name if name and names[name] == 1 else "/".join(filter(None, (folder, name))) for name in part.names}
+        for part, folder in zip(parts, folders, strict=True)
+    ]
+
+
+def _counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    return dict(con.execute("SELECT source, sum(count)::BIGINT FROM others WHERE kind = 'samples' GROUP BY source").fetchall())
+
+
+@dataclass(frozen=True)
+class _ConceptTask:
+    """Count the classes of some lists in the captions of one shard, the only one of `manifest`."""
+
+    manifest: Manifest
+    lists: tuple[str, ...]
+
+
+def count_own_concepts(task: _ConceptTask) -> Any:
+    """Return what `stats.count_concepts` finds in a shard; runs in a worker."""
+    with Shard(task.manifest, task.manifest.shards[0]) as shard:
+        rows = rows_of(shard, ("source", "caption"))
+    return stats.count_concepts(rows, tuple(map(read_list, task.lists)))
+
+
+def _add_concepts(
+    con: duckdb.DuckDBPyConnection, manifest: Manifest, labels: dict[str, str], lists: tuple[str, ...], workers: int, engine: str
+) -> None:
+    """Look for the classes of more lists in the captions of a set: these counts are not kept."""
+    tables = []
+    tasks = [_ConceptTask(dataclasses.replace(manifest, shards=(entry,)), lists) for entry in manifest.shards]
+    for outcome in map_unordered(count_own_concepts, tasks, workers=min(workers, len(tasks)), engine=engine):
+        if not isinstance(outcome, Done):
+            raise RunError(f"{outcome.spec.manifest.shards[0].path}: {outcome.reason} while its captions were searched")
+        tables.append(outcome.result)
+    rows = stats.merged(tables).to_pylist()
+    if rows:
+        con.executemany(
+            "INSERT INTO others VALUES (?, ?, ?, NULL, ?, ?)",
+            [(labels[row["source"] or ""], row["kind"], row["text"], row["count"], row["captions"]) for row in rows],
+        )
 
 
 def pointers(subject: Subject, names: Iterable[str]) -> dict[str, tuple[str, int, int]]:
@@ -82,7 +208,25 @@ def pointers(subject: Subject, names: Iterable[str]) -> dict[str, tuple[str, int
         manifest = subject.manifests[number]
         with Shard(manifest, manifest.shards[entry]) as shard:
             for position in positions:
-                image = next((m for m in shard.groups[position] if m.ext.lower() in IMAGE_EXTENSIONS), None)
-                if image is not None:
+                if image := image_of(shard.groups[position]):
                     found[f"{number}/{entry}/{position}"] = (shard.path, image.offset, image.size)
     return found
+
+
+def most_repeated(subject: Subject, source: str, most: int) -> list[dict[str, Any]]:
+    """Return the captions that a source repeats most: `count`, exact, and `caption`, one of the spellings.
+
+    A spelling that no shard has twice is looked up in the source's first LOOKED shards; a caption that is not there is left out.
+    """
+    rows = stats.most_repeated(subject.con, source, most)
+    spelled = {key: text for key, _, text in rows if text is not None}
+    missing = {key for key, _, text in rows if text is None}
+    for manifest, named in zip(subject.manifests, subject.labels, strict=True):
+        own = [name for name, label in named.items() if label == source]
+        for entry in manifest.shards[:LOOKED] if own else ():
+            if missing <= spelled.keys():
+                break
+            with Shard(manifest, entry) as shard:
+                found = stats.spellings(rows_of(shard, ("source", "caption")), own[0], missing)
+            spelled = found | spelled
+    return [{"caption": spelled[key], "count": count} for key, count, _ in rows if key in spelled]

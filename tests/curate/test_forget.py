@@ -14,6 +14,7 @@ from drawing import encoded, picture
 from PIL import Image
 
 from curate import cli
+from curate.report.stats import count_rows, path_of, read_statistics
 from shards import cli as shards_cli
 from shards.manifest import read_manifest
 from shards.reader import read_samples
@@ -74,6 +75,24 @@ def test_nothing_tells_the_caption_any_more(built, tmp_path):
     assert list(verify(read_manifest(str(out)), engine="inline")) == []
 
 
+def test_statistics_of_touched_shards_go_and_are_counted_again_from_what_is_left(built, tmp_path):
+    out, _, uids = built
+    before = {path.name: path.read_bytes() for path in (out / "stats").iterdir()}
+    assert sorted(before) == ["00000.parquet", "00001.parquet", "00002.parquet"]
+    entries = {e.name: e for e in read_manifest(str(out)).shards}
+    assert _remove(out, tmp_path, *_named(uids)) == 0
+    touched = {e.name.replace("tar", "parquet") for e in read_manifest(str(out)).shards if e != entries[e.name]}
+    assert 0 < len(touched) < 3
+    assert {path.name: path.read_bytes() for path in (out / "stats").iterdir()} == {n: b for n, b in before.items() if n not in touched}
+    assert shards_cli.main(["compact", str(out), "--engine", "inline"]) == 0
+    after = read_manifest(str(out))
+    for entry in after.shards:
+        rows = pq.read_table(after.path_of(entry, ".parquet"))
+        kept = read_statistics(path_of(after, entry), entry.sidecar_sha256)
+        assert kept is not None
+        assert kept.equals(count_rows(rows))
+
+
 @pytest.mark.parametrize("name", ["07.jpg", "copy.jpg", "near.jpg"])
 def test_copies_go_with_the_picture_and_the_ledger_balances(built, tmp_path, name):
     """Only one of three equal pictures is named, the survivor or not: the others go too, so none can take its place."""
@@ -100,9 +119,9 @@ def test_copies_go_with_the_picture_and_the_ledger_balances(built, tmp_path, nam
     assert source["inputs"] == len(after) == source["kept"] + source["spare"] + source["holdout"] + sum(source["dropped"].values())
     assert source["dropped"]["removed"] == 3
     report = json.loads((out / "report.json").read_text())
-    assert report["sources"][0]["kept"]["count"] == source["kept"] == read_manifest(str(out)).samples
-    assert report["build"]["manifest"] == read_manifest(str(out)).digest
-    assert {e["uid"] for e in report["examples"]}.isdisjoint(three)
+    assert report["ledger"]["sets"][0]["sources"][0]["kept"]["count"] == source["kept"] == read_manifest(str(out)).samples
+    assert report["method"]["sets"][0]["manifest"] == read_manifest(str(out)).digest
+    assert not any(uid in (out / "report.json").read_text() for uid in three)
     assert Path(f"{out}.work", "removed.txt").read_text().split() == sorted(three)
 
 

@@ -139,7 +139,7 @@ def unspelled(found: pa.Table) -> pa.Table:
 
 
 @given(ROWS)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_statistics_are_the_counters(rows: list[dict[str, Any]]) -> None:
     found = count_rows(table(rows))
     assert found.schema == stats.schema()
@@ -147,7 +147,7 @@ def test_statistics_are_the_counters(rows: list[dict[str, Any]]) -> None:
 
 
 @given(st.lists(ROWS, max_size=4), st.randoms())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_any_split_in_any_order_adds_up_to_the_same(blocks: list[list[dict[str, Any]]], rng: Any) -> None:
     rows = [row for block in blocks for row in block]
     rng.shuffle(rows)
@@ -282,13 +282,74 @@ def test_another_sets_folder_is_read_and_never_written(make_shards: Callable[...
     assert sums(beside) == sums(found)
 
 
-def test_shards_without_sidecars_are_counted_from_their_captions(make_shards: Callable[..., str]) -> None:
+def test_shards_without_sidecars_are_counted_from_their_tars(make_shards: Callable[..., str]) -> None:
     ours = read_manifest(make_shards(12, per_shard=8))
     foreign = dataclasses.replace(ours, shards=tuple(dataclasses.replace(entry, sidecar_sha256="") for entry in ours.shards))
     with open_statistics(foreign, engine="inline") as con:
         found = all_of(con)
-    assert found == {key: n for key, n in naive(kept_rows(ours)).items() if key[1] in {"samples", *OF_CAPTIONS}}
-    assert not (Path(ours.folder) / "stats").exists()
+    assert found == {key: n for key, n in naive(kept_rows(ours)).items() if key[1] != "information"}
+    for entry in foreign.shards:
+        assert read_statistics(path_of(foreign, entry), entry.sha256) is not None
+
+
+def test_what_cannot_be_written_beside_the_shards_goes_aside(make_shards: Callable[..., str], tmp_path: Path) -> None:
+    manifest = read_manifest(make_shards(12, per_shard=8))
+    found = parts(manifest, str(tmp_path / "aside"), engine="inline", beside=False)
+    assert {Path(path).parent for path in found} == {tmp_path / "aside"}
+    assert parts(manifest, str(tmp_path / "aside"), engine="inline", beside=False) == found
+    assert not (Path(manifest.folder) / "stats").exists()
+    assert sums(found) == naive(kept_rows(manifest))
+
+
+@pytest.fixture
+def few_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.report.stats.sums.MOST_CAPTIONS", 10_000)
+    monkeypatch.setattr("curate.report.stats.sums.CANDIDATES", 50)
+
+
+def said_often(shards: int, rng: np.random.Generator) -> list[list[str]]:
+    """Captions of shards by a law under which a few come very often and many once."""
+    numbers = (rng.pareto(0.8, (shards, 5_000)) * 400).astype(np.int64)
+    return [[f"Caption number {n}!" for n in shard] for shard in numbers.tolist()]
+
+
+def test_many_captions_are_estimated_and_the_commonest_are_exact(tmp_path: Path, few_told_apart: None) -> None:
+    shards = said_often(8, np.random.default_rng(0))
+    for number, captions in enumerate(shards):
+        write_statistics(str(tmp_path / f"{number}.parquet"), count_rows(pa.table({"caption": captions})))
+    true = Counter(caption for captions in shards for caption in captions)
+    with add_up([str(path) for path in tmp_path.iterdir()]) as con:
+        found = stats.duplicates(con, "")
+        assert con.sql("SELECT share, captions FROM caption_shares").fetchall() == [(0.25, 40_000)]
+        assert found["captions"] == 40_000 == found["distinct"] + found["duplicates"]
+        assert 0 < found["standard_error"] < 0.02 * len(true)
+        assert abs(found["distinct"] - len(true)) < 4 * found["standard_error"]
+        first = stats.most_repeated(con, "", 20)
+        assert [(text, n) for _, n, text in first] == sorted(true.items(), key=lambda pair: (-pair[1], pair[0]))[:20]
+
+
+@pytest.mark.slow
+def test_standard_errors_are_honest(tmp_path: Path, few_told_apart: None) -> None:
+    """Of many draws, about 95% are within 1.96 standard errors."""
+    within = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        captions = [f"{seed} {n}" for n in rng.integers(0, 9_000, 12_000).tolist()]
+        write_statistics(str(tmp_path / "one.parquet"), count_rows(pa.table({"caption": captions})))
+        with add_up([str(tmp_path / "one.parquet")]) as con:
+            found = stats.duplicates(con, "")
+        within += abs(found["distinct"] - len(set(captions))) <= 1.96 * found["standard_error"]
+    assert 51 <= within <= 60
+
+
+def test_few_captions_are_exact_to_the_last(tmp_path: Path) -> None:
+    shards = [["A dog", "a DOG!", "cat", "?"], ["a dog", "?", "!"], [""]]
+    for number, captions in enumerate(shards):
+        write_statistics(str(tmp_path / f"{number}.parquet"), count_rows(pa.table({"source": ["s"] * len(captions), "caption": captions})))
+    with add_up([str(path) for path in tmp_path.iterdir()]) as con:
+        assert stats.duplicates(con, "s") == {"captions": 8, "distinct": 5, "duplicates": 3, "standard_error": 0.0}
+        assert [(n, text) for _, n, text in stats.most_repeated(con, "s", 9)] == [(3, "A dog"), (2, None)]
+        assert stats.duplicates(con, "nobody")["captions"] == 0
 
 
 def test_workers_count_as_one_process_does(make_shards: Callable[..., str], tmp_path: Path) -> None:

@@ -65,6 +65,35 @@ def test_a_tombstone_is_honoured_at_once_by_all_that_read(make_shards, tmp_path,
     assert sum(json.loads(Path(folder, "sizes.json").read_text()).values()) == 17
 
 
+def test_what_was_counted_of_a_shard_goes_with_its_samples(make_shards, tmp_path):
+    folder = make_shards(20)
+    stats = Path(folder, "stats")
+    stats.mkdir()
+    counted = {f"0000{i}.parquet" for i in range(3)}
+    for name in counted:
+        (stats / name).write_bytes(b"counts")
+    _remove(folder, _keys(folder)[:1])
+    assert {path.name for path in stats.iterdir()} == counted - {"00000.parquet"}
+    (stats / "00000.parquet").write_bytes(b"counts of the first shard as it was, and not of the one to come")
+    compact(folder)
+    assert {path.name for path in stats.iterdir()} == counted - {"00000.parquet"}
+
+
+def test_statistics_are_not_copied_and_do_not_outlive_a_copy(make_shards, tmp_path):
+    folder, target = make_shards(20), str(tmp_path / "copy")
+    Path(folder, "stats").mkdir()
+    Path(folder, "stats", "00000.parquet").write_bytes(b"counts")
+    command = ["subset", folder, "--samples", "9", "--output", target, "--materialize", "--engine", "inline"]
+    assert cli.main(command) == 0
+    assert not Path(target, "stats").exists()
+    Path(target, "stats").mkdir()
+    Path(target, "stats", "00001.parquet").write_bytes(b"counts")
+    assert cli.main([*command, "--overwrite"]) == 0
+    assert not Path(target, "stats").exists()
+    assert Path(folder, "stats", "00000.parquet").exists()
+    assert _problems(folder) == []
+
+
 def test_taking_down_twice_and_in_turn_is_taking_down_both(make_shards):
     folder = make_shards(20)
     keys = _keys(folder)

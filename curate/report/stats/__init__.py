@@ -13,22 +13,22 @@ A row is (source, kind, text, value, count, captions). What is counted stands in
   of the true one. `information`: gray levels rounded to 0.1 (`curate.phash`). `format`: by the format they came in, or `unreadable`.
 - `samples`: how many there are.
 
-A shard's table lies in stats/NNNNN.parquet beside it and names the sidecar it was counted from: one that is out of date is
-seen, and counted anew. So is a cut shard's, whose samples are not all in use.
+A shard's table lies in stats/NNNNN.parquet beside it and names what it was counted from, the sidecar or a foreign tar: one that
+is out of date is seen, and counted anew. So is a cut shard's, whose samples are not all in use.
 """
 
-from curate.report.stats.counting import COUNTED, count_rows, version
+from curate.report.stats.counting import COUNTED, count_concepts, count_rows, spellings, version
 from curate.report.stats.duplicates import duplicates, most_repeated
-from curate.report.stats.files import FOLDER, is_current, parts, path_of, read_statistics, write_statistics
-from curate.report.stats.sums import add, add_up, open_statistics, open_sums
+from curate.report.stats.files import is_current, parts, path_of, read_statistics, write_statistics
+from curate.report.stats.sums import add, add_up, open_statistics, open_sums, sources_of
 from curate.report.stats.table import KEYS, merged, ordered, schema, three_digits
 
 __all__ = [
     "COUNTED",
-    "FOLDER",
     "KEYS",
     "add",
     "add_up",
+    "count_concepts",
     "count_rows",
     "duplicates",
     "is_current",
@@ -41,6 +41,8 @@ __all__ = [
     "path_of",
     "read_statistics",
     "schema",
+    "sources_of",
+    "spellings",
     "three_digits",
     "version",
     "write_statistics",

@@ -106,6 +106,20 @@ def mentioned(counts: Counts, lists: tuple[concepts.ConceptList, ...]) -> pa.Tab
     return table("concept", text=names.combine_chunks(), count=found["count"], captions=found["captions"])
 
 
+def count_concepts(rows: pa.Table, lists: tuple[concepts.ConceptList, ...]) -> pa.Table:
+    """Count the mentions of the classes of some lists in the captions of samples: the rows of a sidecar, as `count_rows` does."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    parts = [schema().empty_table()]
+    sources = pc.fill_null(rows["source"], "")
+    for source in pc.unique(sources):
+        captions = rows["caption"].filter(pc.equal(sources, source)).drop_null()
+        part = mentioned(wordcount.count(captions), lists)
+        parts.append(part.set_column(0, "source", pa.repeat(source, part.num_rows)))
+    return ordered(pa.concat_tables(parts))
+
+
 def hashes(captions: pa.ChunkedArray, said: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return a hash of 52 bits of what each caption says: of its words in order, of all its text where it has no word."""
     import numpy as np
@@ -115,6 +129,18 @@ def hashes(captions: pa.ChunkedArray, said: NDArray[np.uint64]) -> NDArray[np.in
     wordless = np.flatnonzero(said == 0)
     found = (said >> np.uint64(12)).astype(np.int64)
     found[wordless] = [xxhash.xxh3_64_intdigest(text.encode()) >> 12 for text in captions.take(pa.array(wordless)).to_pylist()]
+    return found
+
+
+def spellings(rows: pa.Table, source: str, wanted: set[int]) -> dict[int, str]:
+    """Return how some captions of a source are spelled in the rows of a shard, by their hashes: the first of the alphabet."""
+    import pyarrow.compute as pc
+
+    captions = rows["caption"].filter(pc.equal(pc.fill_null(rows["source"], ""), source)).drop_null()
+    found: dict[int, str] = {}
+    for key, text in zip(hashes(captions, wordcount.count(captions).said).tolist(), captions.to_pylist(), strict=True):
+        if key in wanted:
+            found[key] = min(text[:SPELLED], found.get(key, text[:SPELLED]))
     return found
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from curate.report.stats.counting import COUNTED, count_rows, version
+from curate.report.stats.rows import rows_of
 from curate.report.stats.table import HASHES
 from shards.core import fs
+from shards.core.config import digest
+from shards.core.console import Progress
 from shards.core.engine import Done, map_unordered
 from shards.core.errors import RunError
-from shards.manifest import Manifest, ShardEntry
+from shards.manifest import Manifest, ShardEntry, statistics_of
 from shards.reader import Shard
 
 if TYPE_CHECKING:
@@ -20,28 +24,27 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-FOLDER = "stats"
 SHARES = (1 / 64, 1 / 16, 1 / 4, 1)  # of all hashes: where the row groups of captions are cut
 
 
 def path_of(manifest: Manifest, entry: ShardEntry) -> str:
     """Return where a shard's statistics lie: beside the shard, whichever set it belongs to."""
-    return fs.join(manifest.folder_of(entry), FOLDER, entry.name.removesuffix(".tar") + ".parquet")
+    return statistics_of(manifest.folder_of(entry), entry.name)
 
 
-def write_statistics(path: str, table: pa.Table, sidecar: str = "") -> None:
+def write_statistics(path: str, table: pa.Table, counted: str = "") -> None:
     """Write a shard's statistics; equal ones give equal bytes.
 
     Args:
         table: from `count_rows` or `merged`: ordered. A row group holds one kind of one source, or a share of its captions:
             a reader skips the others.
-        sidecar: sha256 of the sidecar that was counted.
+        counted: the sha256 of what was counted; see the function of this name.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    written = table.schema.with_metadata({"sidecar": sidecar, "version": version()})
+    written = table.schema.with_metadata({"counted": counted, "version": version()})
     # Sorted text packs best as what it adds to the row before, sorted hashes byte by byte.
     coding: dict[str, Any] = {
         "use_dictionary": ["source", "kind", "count"],
@@ -65,25 +68,25 @@ def _cuts(table: pa.Table) -> NDArray[np.int64]:
     return np.unique([0, *new.tolist(), len(names)])
 
 
-def read_statistics(path: str, sidecar: str = "") -> pa.Table | None:
-    """Return a shard's statistics; None where there are none, or they are of another sidecar or version."""
+def read_statistics(path: str, counted: str = "") -> pa.Table | None:
+    """Return a shard's statistics; None where there are none, or they are of another shard or version."""
     import pyarrow.parquet as pq
 
-    if not is_current(path, sidecar):
+    if not is_current(path, counted):
         return None
     with fs.open_read(path) as file:
         return pq.ParquetFile(file).read().replace_schema_metadata(None)
 
 
-def is_current(path: str, sidecar: str) -> bool:
-    """Return whether a file has the statistics of a sidecar (its sha256), counted as they are today."""
+def is_current(path: str, counted: str) -> bool:
+    """Return whether a file has the statistics of what has this sha256, counted as they are today."""
     import pyarrow.parquet as pq
 
     if not fs.exists(path):
         return False
     with fs.open_read(path) as file:
         found = pq.read_schema(file).metadata or {}
-    return (found.get(b"sidecar"), found.get(b"version")) == (sidecar.encode(), version().encode())
+    return (found.get(b"counted"), found.get(b"version")) == (counted.encode(), version().encode())
 
 
 @dataclass(frozen=True)
@@ -94,51 +97,53 @@ class CountTask:
     target: str
 
 
-def rows_of(manifest: Manifest, entry: ShardEntry) -> pa.Table:
-    """Return the columns COUNTED of a shard's samples in use. A foreign shard has no sidecar: its captions are read from
-    the tar, and its source is the set's only one, else ""."""
-    import pyarrow as pa
-
-    with Shard(manifest, entry) as shard:
-        rows = shard.sidecar(COUNTED)
-        if rows.num_columns:
-            return rows
-        captions = [
-            shard.read(i, "txt").decode("utf-8", "replace") if any(m.ext == "txt" for m in group) else None
-            for i, group in enumerate(shard.groups)
-        ]
-    source = next(iter(manifest.sources)) if len(manifest.sources) == 1 else ""
-    return pa.table({"source": pa.repeat(source, len(captions)), "caption": pa.array(captions, pa.string())})
+def counted(entry: ShardEntry) -> str:
+    """Return the sha256 of what is counted of a shard: of its sidecar, or where it has none, of the tar."""
+    return entry.sidecar_sha256 or entry.sha256
 
 
 def count_shard(task: CountTask) -> str:
     """Count one shard; runs in a worker. Returns where the statistics are."""
     entry = task.manifest.shards[0]
-    write_statistics(task.target, count_rows(rows_of(task.manifest, entry)), entry.sidecar_sha256)
+    with Shard(task.manifest, entry) as shard:
+        write_statistics(task.target, count_rows(rows_of(shard, COUNTED)), counted(entry))
     return task.target
 
 
-def parts(manifest: Manifest, aside: str, workers: int = 1, engine: str = "local") -> list[str]:
+def parts(manifest: Manifest, aside: str, workers: int = 1, engine: str = "local", *, beside: bool = True) -> list[str]:
     """Return a file of statistics for each shard of a set, and count those that have none.
 
-    What is counted of the set's own whole shards stays beside them; of cut shards, and of other sets' shards, it goes `aside`.
+    Of the set's own whole shards they lie beside them; of cut shards, and of other sets' shards that have none, they go `aside`,
+    under names that tell what was counted: the folder may be kept for the next time, and shared by sets.
+
+    Args:
+        beside: whether files may be written beside the shards.
 
     Raises:
         RunError: a shard cannot be counted.
     """
     paths, tasks = [], []
-    for number, entry in enumerate(manifest.shards):
+    own = beside and _is_writable(manifest.folder)
+    for entry in manifest.shards:
         path = path_of(manifest, entry)
-        if entry.use is None and is_current(path, entry.sidecar_sha256):
+        if entry.use is not None or not ((entry.own and own) or is_current(path, counted(entry))):
+            path = fs.join(aside, digest([counted(entry), entry.use])[:32] + ".parquet")
+        if is_current(path, counted(entry)):
             paths.append(path)
-            continue
-        keep = entry.own and entry.use is None and bool(entry.sidecar_sha256)
-        alone = dataclasses.replace(manifest, shards=(entry,))
-        tasks.append(CountTask(alone, path if keep else fs.join(aside, f"{number:05d}.parquet")))
+        else:
+            tasks.append(CountTask(dataclasses.replace(manifest, shards=(entry,)), path))
     for folder in {task.target.rpartition("/")[0] for task in tasks}:
         fs.make_dirs(folder)
-    for outcome in map_unordered(count_shard, tasks, workers=min(workers, len(tasks)), engine=engine):
-        if not isinstance(outcome, Done):
-            raise RunError(f"{outcome.spec.manifest.shards[0].path}: {outcome.reason} while its captions were counted")
-        paths.append(outcome.result)
+    if not tasks:
+        return paths
+    with Progress("counted", len(tasks), "shards") as progress:
+        for outcome in map_unordered(count_shard, tasks, workers=min(workers, len(tasks)), engine=engine):
+            if not isinstance(outcome, Done):
+                raise RunError(f"{outcome.spec.manifest.shards[0].path}: {outcome.reason} while its samples were counted")
+            paths.append(outcome.result)
+            progress.add()
     return paths
+
+
+def _is_writable(folder: str) -> bool:
+    return fs.is_remote(folder) or os.access(folder, os.W_OK)

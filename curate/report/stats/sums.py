@@ -70,12 +70,9 @@ def add(con: duckdb.DuckDBPyConnection, paths: Sequence[str], labels: Mapping[st
         con: from `open_sums`.
         labels: what the set's sources are called in the tables: no two sets may share a label.
     """
-    import fsspec
-
     if not paths:
         return
-    for protocol in sorted({path.partition("://")[0] for path in paths if fs.is_remote(path)}):
-        con.register_filesystem(fsspec.filesystem(protocol))
+    _reach(con, paths)
     given = {"paths": list(paths)}
     rest = f"SELECT source, kind, text, value, sum(count), sum(captions) FROM read_parquet($paths) WHERE kind NOT IN ({_REST}) GROUP BY ALL"
     con.execute(f"CREATE TEMP TABLE rest AS {rest}", given)
@@ -90,6 +87,24 @@ def add(con: duckdb.DuckDBPyConnection, paths: Sequence[str], labels: Mapping[st
             )
         _add_captions(con, given | one)
     con.execute("DROP TABLE rest")
+
+
+def sources_of(con: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> set[str]:
+    """Return the names of the sources in some files."""
+    if not paths:
+        return set()
+    _reach(con, paths)
+    query = "SELECT DISTINCT source FROM read_parquet($paths) WHERE kind = 'samples'"
+    return {source for (source,) in con.execute(query, {"paths": list(paths)}).fetchall()}
+
+
+def _reach(con: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> None:
+    """Let the database open remote files."""
+    import fsspec
+
+    for protocol in sorted({path.partition("://")[0] for path in paths if fs.is_remote(path)}):
+        if not con.filesystem_is_registered(protocol):
+            con.register_filesystem(fsspec.filesystem(protocol))
 
 
 def _add_captions(con: duckdb.DuckDBPyConnection, given: dict[str, object]) -> None:
