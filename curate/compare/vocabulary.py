@@ -9,10 +9,13 @@ divergence comes of the bootstrap (Efron 1979): captions drawn with replacement,
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from curate.compare.load import DRAWN
+from shards.core.engines.local import default_workers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,11 +60,14 @@ def vocabulary(drawn: dict[str, pa.Table]) -> dict[str, Any]:
     equal = {name: one.first(n) for name, one in sets.items()}
     counts = {name: np.bincount(one.stream, minlength=len(words)).astype(np.float64) for name, one in equal.items()}
     names = list(drawn)
-    pairs = []
-    for i, a in enumerate(names):
-        for j, b in enumerate(names[i + 1 :], i + 1):
-            found = compared(equal[a], equal[b], key=(SEED, i << 32 | j))
-            pairs.append({"a": a, "b": b, **found, **_shifted(words, counts[a], counts[b])})
+
+    def pair(places: tuple[int, int]) -> dict[str, Any]:
+        (i, a), (j, b) = ((place, names[place]) for place in places)
+        found = compared(equal[a], equal[b], key=(SEED, i << 32 | j))
+        return {"a": a, "b": b, **found, **_shifted(words, counts[a], counts[b])}
+
+    with ThreadPoolExecutor(default_workers()) as pool:  # the compiled loops run side by side
+        pairs = list(pool.map(pair, itertools.combinations(range(len(names)), 2)))
     return {
         "captions": n,
         "most": DRAWN,
