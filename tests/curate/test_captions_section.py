@@ -99,7 +99,7 @@ def test_duplicates_are_the_counters(tmp_path: Path) -> None:
         assert (duplicates["standard_error"], duplicates["share_error"]) == (0, 0)
         assert duplicates["share"] == pytest.approx((n - len(said)) / n, abs=1e-6)
         assert [row["count"] for row in duplicates["most"]] == [k for _, k in said.most_common(10)]
-        assert all(said[tuple(tokens(row["text"])) or row["text"]] == row["count"] for row in duplicates["most"])
+        assert all(said[tuple(tokens(row["caption"])) or row["caption"]] == row["count"] for row in duplicates["most"])
 
 
 def test_an_estimate_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

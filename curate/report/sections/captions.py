@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 from curate.report.histograms import Histogram, described, draw, read, share, texts
 from curate.report.readability import CLASSES, readability
 from curate.report.sampled import languages, rows_of, shown
-from curate.report.stats import duplicates, most_repeated
+from curate.report.stats import duplicates
+from curate.report.subject import Subject, most_repeated
 from curate.report.wordcount import count
 
 if TYPE_CHECKING:
-    import duckdb
     import numpy as np
     from numpy.typing import NDArray
-
-    from curate.report.subject import Subject
 
 CONTEXT = 77  # tokens that CLIP reads, start and end among them
 REPETITIVE = 0.2  # CC12M leaves captions above it out
@@ -56,7 +54,7 @@ def collect(subject: Subject) -> dict[str, Any]:
             "captions": words[source].n if source in words else None,
             **{kind: measured[kind][source] for kind in measured},
             "language": languages([row["caption"] for row in rows]),
-            "duplicates": _duplicates(con, source),
+            "duplicates": _duplicates(subject, source),
             "readability": _readability(readable.get(source), rows, lengths),
             "quantile_samples": quantile_samples(words[source], rows, lengths) if source in words else [],
         }
@@ -68,14 +66,14 @@ def with_ends(histograms: dict[str, Histogram]) -> dict[str, Histogram]:
     return {source: Histogram(one.values + 2, one.counts) for source, one in histograms.items()}
 
 
-def _duplicates(con: duckdb.DuckDBPyConnection, source: str) -> dict[str, Any] | None:
+def _duplicates(subject: Subject, source: str) -> dict[str, Any] | None:
     """Return how many captions say what another one has said, with the standard error, and which are repeated most."""
-    found = duplicates(con, source)
+    found = duplicates(subject.con, source)
     n, error = found["captions"], found["standard_error"]
     if not n:
         return None
-    most = [{"text": text, "count": count} for _, count, text in most_repeated(con, source, MOST)]
-    return {**found, "share": share(found["duplicates"], n), "share_error": round(error / n, 6), "most": most}
+    rates = {"share": share(found["duplicates"], n), "share_error": round(error / n, 6)}
+    return {**found, **rates, "most": most_repeated(subject, source, MOST)}
 
 
 def _readability(counts: dict[str, int] | None, rows: list[dict[str, Any]], lengths: NDArray[np.int64]) -> dict[str, Any] | None:
