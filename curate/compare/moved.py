@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from curate.compare.load import Loaded
-from curate.listing import sql_list
 from curate.report.histograms import share
-from curate.report.tables import has_ledger
-from shards.core import fs
+from curate.report.tables import has_ledger, ledger
 from shards.manifest import Manifest, entries
 from shards.reader import Shard
 from shards.sample import IMAGE_EXTENSIONS
@@ -74,23 +72,19 @@ def _told(con: Any, one: Loaded, other: Loaded, manifest: Manifest) -> None:
 
     An id may have several rows: one that was decided by itself, and repetitions of the id, which say nothing.
     """
-    folder = fs.join(manifest.folder, "ledger")
-    files = [fs.join(folder, name) for name in fs.names(folder) if name.endswith(".parquet")]
-    if fs.is_remote(folder):
-        import fsspec
-
-        con.register_filesystem(fsspec.filesystem(folder.partition("://")[0]))
+    con.register("ledger", ledger(manifest))
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE told AS
         WITH alone AS (SELECT id, source, nth FROM s{one.at} WHERE id NOT IN (SELECT id FROM s{other.at})),
         rows AS (SELECT md5_number(uid) AS id, decision, coalesce(reason, '') AS reason, coalesce(detail, '') AS detail
-                 FROM read_parquet({sql_list(files)})),
+                 FROM ledger),
         said AS (SELECT id, arg_min({{'decision': decision, 'reason': reason, 'detail': detail}},
                                     (reason = 'duplicate_id', decision, reason, detail)) AS s
                  FROM (FROM rows SEMI JOIN alone USING (id)) GROUP BY id)
         SELECT id, source, nth, CASE WHEN s IS NULL THEN 'unseen' WHEN s.decision = 'kept' THEN 'removed' ELSE s.decision END AS decision,
                CASE WHEN s.decision = 'dropped' THEN s.reason ELSE '' END AS reason, coalesce(s.detail, '') AS detail
         FROM alone LEFT JOIN said USING (id)""")
+    con.unregister("ledger")
 
 
 def why(decision: str, reason: str) -> str:

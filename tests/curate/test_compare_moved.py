@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from report_synthetic import Row, picture, write_build
 
@@ -98,24 +99,31 @@ def test_what_moved_is_set_arithmetic(builds: tuple[str, str], capsys) -> None:
     assert [s["name"] for s in moved["sources"]] == ["x", "y"]
 
 
-def test_what_was_taken_down_says_so(builds: tuple[str, str], tmp_path: Path, capsys) -> None:
-    """First by its tombstone alone, while the ledger still says `kept`; then as `shards remove` leaves the ledger."""
-    a, b = both_builds()
-    gone = next(r.uid for r in a if r.decision == "kept" and r.uid in {s.uid for s in b if s.decision == "kept"})
+def taken_down() -> str:
+    """Return a uid that both builds keep."""
+    a, b = ({r.uid for r in rows if r.decision == "kept"} for rows in both_builds())
+    return min(a & b)
 
-    def gone_as(decision: str, reason: str) -> None:
-        (found,) = (w for w in compared(capsys, *builds)["moved"][0]["went"]["a"] if (w["decision"], w["reason"]) == (decision, reason))
-        assert found["count"] == 1
-        assert found["examples"][0]["uid"] == gone
 
-    manifest, stones = read_manifest(builds[1]), Path(builds[1], "tombstones.json")
+def gone_as(decision: str, reason: str, found: dict[str, Any]) -> list[str]:
+    (row,) = (w for w in found["moved"][0]["went"]["a"] if (w["decision"], w["reason"]) == (decision, reason))
+    assert row["count"] == 1
+    return [e["uid"] for e in row["examples"]]
+
+
+def test_what_was_taken_down_says_so_while_the_ledger_does_not(builds: tuple[str, str], capsys) -> None:
+    uid, manifest = taken_down(), read_manifest(builds[1])
     uids = {entry.name: uids_in(Shard(manifest, entry)) for entry in manifest.shards}
-    stones.write_text(json.dumps({tar: [[found.index(gone), gone, "x"]] for tar, found in uids.items() if gone in found}))
-    gone_as("removed", "")
-    stones.unlink()
-    (tmp_path / "gone.txt").write_text(gone + "\n")
+    stones = {tar: [[found.index(uid), uid, "x"]] for tar, found in uids.items() if uid in found}
+    Path(builds[1], "tombstones.json").write_text(json.dumps(stones))
+    assert gone_as("removed", "", compared(capsys, *builds)) == [uid]
+
+
+@pytest.mark.slow
+def test_what_was_taken_down_says_so(builds: tuple[str, str], tmp_path: Path, capsys) -> None:
+    (tmp_path / "gone.txt").write_text(taken_down() + "\n")
     assert shards_cli.main(["remove", builds[1], "--uids", str(tmp_path / "gone.txt")]) == 0
-    gone_as("dropped", "removed")
+    assert gone_as("dropped", "removed", compared(capsys, *builds)) == [taken_down()]
 
 
 def test_pictures_are_those_of_the_samples(builds: tuple[str, str], capsys) -> None:
@@ -155,3 +163,16 @@ def test_recipes_differ_where_they_do(builds: tuple[str, str]) -> None:
         "dedup.near.radius": ["4", "8"],
     }
     assert found["equal"] == len(["seed", "x.name", "x.reader", "x.captions", "caption_length.name"])
+
+
+def test_sets_lie_anywhere(builds: tuple[str, str], capsys) -> None:
+    """The same builds in a file system of fsspec's give the same comparison, page and all."""
+    local = compared(capsys, *builds)
+    memory = fsspec.filesystem("memory")
+    for folder in builds:
+        memory.put(folder, f"/compare/{Path(folder).name}", recursive=True)
+    far = [f"memory://compare/{Path(folder).name}" for folder in builds]
+    assert compared(capsys, *far) == local
+    assert cli.main(["compare", *far, "--output", "memory://compare/page.html", "--engine", "inline"]) == 0
+    assert memory.cat("/compare/page.html").count(b'src="data:image/webp') > 10
+    memory.rm("/compare", recursive=True)
