@@ -25,7 +25,10 @@ COMMANDS = {
     "decide": Command(_RECIPE, "curate.build:decide_only", "Print what a build would keep and drop; write nothing.", _FLAGS),
     "why": Command("curate.why:WhyConfig", "curate.why:why", "Where did my sample go? By uid, source id or URL."),
     "report": Command(
-        "curate.report.config:ReportConfig", "curate.report.build:report", "Write a build's report again, or print its numbers."
+        "curate.report.config:ReportConfig",
+        "curate.report.build:report",
+        "What is in these samples: a page, a terminal view, tables, or the captions that say a word.",
+        "curate.config:report_flags",
     ),
     "compare": Command(
         "curate.compare:CompareConfig", "curate.compare:compare", "What sets or lists of ids share, what moved, and how they differ."

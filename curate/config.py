@@ -89,6 +89,13 @@ def fetch_flags() -> dict[str, tuple[Any, str]]:
     return _source_flags([name for name in registry.names(SOURCES) if registry.get(SOURCES, name).IMAGES != "inline"], FetchConfig)
 
 
+def report_flags() -> dict[str, tuple[Any, str]]:
+    """Return the options of all readers, as flags of `curate report --source`."""
+    from curate.report.config import ReportConfig
+
+    return _source_flags(registry.names(SOURCES), ReportConfig)
+
+
 def _source_flags(names: Iterable[str], command: type) -> dict[str, tuple[Any, str]]:
     """Return readers' own options as flags; one that several readers have takes what any of them takes."""
     from shards.core.config import hints

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from curate.report.config import ReportConfig
 from shards.core import console, fs
 from shards.core.engines.local import default_workers
-from shards.manifest import Manifest, read_manifest
+from shards.core.errors import UsageError
+from shards.manifest import NAME, Manifest, read_manifest
 
 if TYPE_CHECKING:
     from curate.report.subject import Subject
@@ -30,16 +32,64 @@ def write_report(folder: str, manifest: Manifest | None = None, workers: int = 1
 
 
 def report(config: ReportConfig) -> int:
-    """Run `curate report`: write the page, and print the ledger, or all numbers with --json."""
+    """Run `curate report`: write the page or the tables, or print the report or the captions that say a word.
+
+    Exit code 1 where nobody says the word of --word.
+    """
+    from curate.report.native import source_of
     from curate.report.subject import open_subject
 
+    if not (config.sets or config.source):
+        raise UsageError("nothing to report on", "a build, a subset, or a folder of tars; or native metadata by --source and --input")
     workers = config.workers or default_workers()
-    page = config.output or fs.join(config.sets[0], "report.html")
-    with open_subject([read_manifest(path) for path in config.sets], workers, config.engine) as subject:
-        values = _write(subject, page, workers, config.engine)
-    console.emit(values if config.json else waterfall(values))
-    console.say(f"report: {page}")
+    source = source_of(config.source, config.input, config.extra) if config.source else None
+    given: dict[str, Any] = {
+        "source": source,
+        "limit": config.limit,
+        "concepts": config.concepts,
+        "work": config.work,
+        "most": config.sample,
+    }
+    with open_subject(config.sets, workers, config.engine, **given) as subject:
+        if config.word:
+            from curate.report.sayings import print_word
+
+            return print_word(subject, config.word, config.most, config.json)
+        _print(config, _report(config, subject, workers))
     return 0
+
+
+def _report(config: ReportConfig, subject: Subject, workers: int) -> dict[str, Any]:
+    """Count, and write what is asked for: a page is the default where nothing is printed or tabled instead."""
+    from curate.report.csv_files import write_csv
+    from curate.report.numbers import collect
+
+    page = config.output or ("" if config.json or config.terminal or config.csv else _default_page(config.sets))
+    values = _write(subject, page, workers, config.engine) if page else collect(subject)
+    if page:
+        console.say(f"report: {page}")
+    if config.csv:
+        console.say(f"tables: {config.csv}: {', '.join(write_csv(values, config.csv))}")
+    return values
+
+
+def _default_page(sets: Sequence[str]) -> str:
+    """Return report.html in the folder of a set with a manifest, if it is the only one, else in the working directory."""
+    folder = sets[0].removesuffix(NAME).rstrip("/") if len(sets) == 1 else ""
+    return fs.join(folder, "report.html") if folder and fs.exists(fs.join(folder, NAME)) else "report.html"
+
+
+def _print(config: ReportConfig, values: dict[str, Any]) -> None:
+    if config.json:
+        console.emit(values)
+    elif config.terminal:
+        from curate.report.terminal import terminal
+
+        console.emit(terminal(values, console.terminal_width(), console.coloured()))
+    elif values["ledger"]:
+        console.emit(waterfall(values))
+    else:
+        console.emit(console.table(("source", "samples"), [(source["name"], source["samples"]) for source in values["sources"]]))
 
 
 def _write(subject: Subject, page: str, workers: int, engine: str) -> dict[str, Any]:
