@@ -17,7 +17,7 @@ from curate.report.stats.rows import image_of, rows_of
 from shards.core import fs
 from shards.core.console import say
 from shards.core.engine import Done, map_unordered
-from shards.core.errors import RunError
+from shards.core.errors import RunError, UsageError
 from shards.index import survey
 from shards.manifest import NAME, Manifest, read_manifest
 from shards.reader import Shard
@@ -101,6 +101,8 @@ def open_subject(
         if source:
             records = native.count(source, aside, workers, engine, limit=limit, lists=tuple(concepts), most=most)
             parts.append(_Part([one.path for one in records], [source.name], source.input))
+            if not stats.sources_of(con, parts[-1].paths):
+                raise UsageError(f"{source.input}: no record that the reader {source.reader!r} can use", advice="curate list sources")
         labels = _labels(parts)
         for part, named in zip(parts, labels, strict=True):
             stats.add(con, part.paths, named)

@@ -237,3 +237,10 @@ def test_a_source_that_cannot_be_read_is_refused(reader: str, input: str) -> Non
 def test_a_source_takes_its_own_options_alone() -> None:
     with pytest.raises(UsageError, match="no option of the source"):
         native.source_of("cc12m", "x", {"caption-column": "x"})
+
+
+def test_metadata_without_a_usable_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "none.tsv").write_text("")
+    source = native.source_of("cc12m", str(tmp_path / "none.tsv"), {})
+    with pytest.raises(UsageError, match="no record"), open_subject([], engine="inline", source=source):
+        pass

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 from drawing import encoded, picture
 
+from curate.report import stats
 from shards.core import fs
+from shards.manifest import read_manifest
 
 Build = Callable[..., tuple[int, Path, str]]
 FLAGS = ("--source", "folder", "--samples", "all")
@@ -51,6 +54,31 @@ def test_an_encoded_picture_that_has_gone_is_named(build: Build, captioned: Call
     code, _, err = build(*flags)
     assert code == 1
     assert f"{blob}: No such file or directory" in err
+
+
+def test_statistics_lie_beside_each_shard_and_a_resumed_build_counts_those_that_are_missing(
+    build: Build, captioned: Callable[..., Path]
+) -> None:
+    folder = captioned([(f"{i:02d}.jpg", encoded(picture(i)), f"picture {i} of a dog & a café") for i in range(20)])
+    flags: tuple[Any, ...] = (*FLAGS, "--input", folder, "--samples-per-shard", 8)
+    code, out, _ = build(*flags)
+    assert code == 0
+    counted = {path.name: path.read_bytes() for path in (out / "stats").iterdir()}
+    manifest = read_manifest(str(out))
+    for entry in manifest.shards:
+        kept = stats.read_statistics(stats.path_of(manifest, entry), entry.sidecar_sha256)
+        assert kept is not None
+        assert kept.equals(stats.count_rows(pq.read_table(manifest.path_of(entry, ".parquet"))))
+    (out / "manifest.json").unlink()
+    (out / "stats" / "00001.parquet").unlink()
+    (out / "stats" / "00002.parquet").write_bytes(counted["00000.parquet"])
+    (out / "stats" / "00003.parquet").write_bytes(counted["00000.parquet"])
+    (out / "stats" / ".00000.parquet.tmp-7").write_bytes(b"half")
+    tars = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    code, out, _ = build(*flags)
+    assert code == 0
+    assert {path.name: path.read_bytes() for path in (out / "stats").iterdir()} == counted
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")} == tars
 
 
 def test_ranges_of_many_files_are_read_right_and_few_files_stay_open(tmp_path: Path) -> None:
