@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from curate.compare.load import Loaded
 from curate.report.histograms import share
 from curate.report.tables import has_ledger, ledger
-from shards.manifest import Manifest, entries
+from shards.manifest import entries
 from shards.reader import Shard
 from shards.sample import IMAGE_EXTENSIONS
 from shards.schema import REASONS
@@ -25,7 +25,7 @@ def moved(con: Any, a: Loaded, b: Loaded, sources: list[str]) -> dict[str, Any]:
 
     Returns:
         `sources`: by source and side (`a`, `b`) its `samples`, those in `both` and those `only` there; `total`: the same for all
-        sources; `went`: by side, what became of those in the other set, by its ledger (None where it has none), with examples.
+        sources; `went`: by side, what became of the latter in the other set, by its ledger if it has one, with examples.
     """
     by_source: dict[str, dict[str, Any]] = {}
     total: dict[str, Any] = {}
@@ -37,8 +37,7 @@ def moved(con: Any, a: Loaded, b: Loaded, sources: list[str]) -> dict[str, Any]:
             blank = {"a": _counted(0, 0), "b": _counted(0, 0)}
             by_source.setdefault(sources[source], {"name": sources[source], **blank})[side] = _counted(n, both)
         total[side] = _counted(sum(n for _, n, _ in rows), sum(both for *_, both in rows))
-        known = other.manifest is not None and has_ledger(other.manifest)
-        went[side] = _went(con, one, other, total[side]["only"], sources) if known else None
+        went[side] = _went(con, one, other, total[side]["only"], sources)
     return {"sources": [by_source[name] for name in sorted(by_source)], "total": total, "went": went}
 
 
@@ -48,11 +47,9 @@ def _counted(n: int, both: int) -> dict[str, Any]:
 
 def _went(con: Any, one: Loaded, other: Loaded, only: int, sources: list[str]) -> list[dict[str, Any]]:
     """Return the decisions of the other set's ledger on the samples that it has not, most frequent first, with examples."""
-    assert one.manifest is not None
-    assert other.manifest is not None
     if not only:
         return []
-    _told(con, one, other, other.manifest)
+    _told(con, one, other)
     picked = con.execute(f"""
         SELECT decision, reason, source, nth, detail FROM told
         QUALIFY row_number() OVER (PARTITION BY decision, reason ORDER BY id, nth) <= {EXAMPLES} ORDER BY id, nth""").fetchall()
@@ -67,29 +64,35 @@ def _went(con: Any, one: Loaded, other: Loaded, only: int, sources: list[str]) -
     ]
 
 
-def _told(con: Any, one: Loaded, other: Loaded, manifest: Manifest) -> None:
+def _told(con: Any, one: Loaded, other: Loaded) -> None:
     """Make the table `told`: the samples of one set that the other has not, each with what the other's ledger says.
 
     An id may have several rows: one that was decided by itself, and repetitions of the id, which say nothing.
     """
-    con.register("ledger", ledger(manifest))
+    assert other.manifest is not None
+    alone = f"(FROM s{one.at} WHERE id NOT IN (SELECT id FROM s{other.at}))"
+    if not has_ledger(other.manifest):
+        con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE told AS
+            SELECT id, source, nth, 'unknown' AS decision, '' AS reason, '' AS detail FROM {alone}""")
+        return
+    con.register("ledger", ledger(other.manifest))
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE told AS
-        WITH alone AS (SELECT id, source, nth FROM s{one.at} WHERE id NOT IN (SELECT id FROM s{other.at})),
-        rows AS (SELECT md5_number(uid) AS id, decision, coalesce(reason, '') AS reason, coalesce(detail, '') AS detail
-                 FROM ledger),
+        WITH rows AS (SELECT md5_number(uid) AS id, decision, coalesce(reason, '') AS reason, coalesce(detail, '') AS detail FROM ledger),
         said AS (SELECT id, arg_min({{'decision': decision, 'reason': reason, 'detail': detail}},
                                     (reason = 'duplicate_id', decision, reason, detail)) AS s
-                 FROM (FROM rows SEMI JOIN alone USING (id)) GROUP BY id)
+                 FROM rows WHERE id IN (SELECT id FROM {alone}) GROUP BY id)
         SELECT id, source, nth, CASE WHEN s IS NULL THEN 'unseen' WHEN s.decision = 'kept' THEN 'removed' ELSE s.decision END AS decision,
                CASE WHEN s.decision = 'dropped' THEN s.reason ELSE '' END AS reason, coalesce(s.detail, '') AS detail
-        FROM alone LEFT JOIN said USING (id)""")
+        FROM {alone} LEFT JOIN said USING (id)""")
     con.unregister("ledger")
 
 
 def why(decision: str, reason: str) -> str:
     """Return a decision in words."""
     words = {
+        "unknown": "that set has no ledger",
         "unseen": "not among its inputs",
         "removed": "kept, and taken down since",
         "spare": "survived, but not needed for the samples asked for",

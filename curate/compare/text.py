@@ -74,9 +74,9 @@ def _moved(pairs: list[dict[str, Any]], letters: dict[str, str]) -> Iterator[str
         rows = [(one["name"] or "(none)", *one["a"].values(), *one["b"].values()) for one in [*pair["sources"], *total]]
         yield _table(("source", f"in {a}", f"also in {b}", f"{a} only", f"in {b}", f"also in {a}", f"{b} only"), rows)
         for mine, theirs, side in ((a, b, "a"), (b, a, "b")):
-            rows = [(f"{w['decision']} {w['reason']}".strip(), w["count"], f"{w['share']:.1%}", w["why"]) for w in pair["went"][side] or []]
+            rows = [(f"{w['decision']} {w['reason']}".strip(), w["count"], f"{w['share']:.1%}", w["why"]) for w in pair["went"][side]]
             if rows:
-                yield _table((f"{mine} only, in the ledger of {theirs}", "samples", "share", ""), rows)
+                yield _table((f"{mine} only, by the ledger of {theirs}", "samples", "share", ""), rows)
 
 
 def _recipes(found: dict[str, Any], letters: dict[str, str]) -> Iterator[str]:

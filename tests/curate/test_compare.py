@@ -88,7 +88,7 @@ def test_a_foreign_folder_is_looked_at(make_shards, tmp_path, capsys):
     assert shared["near"]["known"] == [12, 12]
     assert found["spread"]["build"] == found["spread"]["foreign"]
     assert found["vocabulary"]["pairs"][0]["divergence"] == 0
-    assert found["moved"][0]["went"] == {"a": None, "b": None}
+    assert found["moved"][0]["went"] == {"a": [], "b": []}
     blind = _compare(capsys, one, str(foreign), "--no-look")
     assert blind["overlap"][0]["bytes"]["known"] == blind["overlap"][0]["near"]["known"] == [12, 0]
     assert blind["spread"]["foreign"]["side"] is None

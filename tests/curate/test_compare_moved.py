@@ -144,7 +144,9 @@ def test_a_subset_has_no_ledger(builds: tuple[str, str], tmp_path: Path, capsys)
     subset = str(tmp_path / "subset")
     assert shards_cli.main(["subset", builds[0], "--samples", "5", "--output", subset]) == 0
     (moved,) = compared(capsys, builds[0], subset)["moved"]
-    assert moved["went"] == {"a": None, "b": []}
+    assert moved["went"]["b"] == []
+    (went,) = moved["went"]["a"]
+    assert (went["decision"], went["reason"], went["count"], went["share"], len(went["examples"])) == ("unknown", "", 14, 1, 6)
     assert moved["total"]["b"] == {"samples": 5, "both": 5, "only": 0}
 
 

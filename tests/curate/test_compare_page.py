@@ -147,3 +147,15 @@ def test_a_browser_shows_it_on_a_phone(page: Watched) -> None:
     page.page.fill(".finder input", "cat")
     assert page.page.locator(".finder tbody tr").first.inner_text().startswith("cat")
     assert EVIL in page.page.inner_text("main")
+
+
+def test_an_empty_set_has_a_page(tmp_path: Path) -> None:
+    write_build(tmp_path / "none", [Row("x", "a", "", "dropped", "caption_missing")])
+    write_build(tmp_path / "some", [Row("x", "a", "a cat"), Row("x", "b", "a dog")])
+    out = tmp_path / "compare.html"
+    assert cli.main(["compare", str(tmp_path / "none"), str(tmp_path / "some"), "--output", str(out), "--engine", "inline"]) == 0
+    found = json.loads(out.with_suffix(".json").read_text())
+    assert found["overlap"][0]["ids"]["shares"] == [0, 0]
+    assert found["moved"][0]["went"]["b"][0]["reason"] == "caption_missing"
+    assert found["vocabulary"]["pairs"][0]["divergence"] is None
+    assert "Not known: fewer than two of these sets have captions with words." in out.read_text()
