@@ -49,7 +49,7 @@ def draw_shards(manifest: Manifest, at: int, labels: Mapping[str, str], counts: 
     """
     import pyarrow as pa
 
-    left = {label: min(most, counts[label]) for label in labels.values()}
+    left = {label: min(most, counts.get(label, 0)) for label in labels.values()}
     ranked = any(entry.sidecar_sha256 for entry in manifest.shards)
     found = [schema().empty_table()]
     for number in _in_ranks(manifest) if ranked else _in_hashes(manifest):

@@ -140,8 +140,7 @@ def _tell(manifests: Sequence[Manifest], source: SourceSpec | None, work: str) -
 
 def _sources(con: duckdb.DuckDBPyConnection, paths: list[str], known: list[str]) -> list[str]:
     """Return the names of a set's sources: as its manifest lists them, then those that it does not."""
-    found = stats.sources_of(con, paths)
-    return [*(name for name in known if name in found), *sorted(found - set(known))]
+    return [*known, *sorted(stats.sources_of(con, paths) - set(known))]
 
 
 def _labels(parts: Sequence[_Part]) -> list[dict[str, str]]:
