@@ -172,7 +172,7 @@ def draw(
         what: of what the shares are, such as `captions`.
         mark: where an upright line stands.
     """
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     from curate.report import plots
 
@@ -188,8 +188,9 @@ def draw(
             )
         if log_x:
             drawn.axes.set_xscale("log")
-            if edges[-1] < 200 * edges[0]:
-                drawn.axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # else there may be one tick alone
+            if edges[-1] < 200 * edges[0]:  # powers of ten may be one tick alone
+                near = edges[-1] < 10 * edges[0]
+                drawn.axes.xaxis.set_major_locator(MaxNLocator(6) if near else LogLocator(subs=(1, 2, 5)))
         if log_y:
             drawn.axes.set_yscale("log")
         if mark is not None:

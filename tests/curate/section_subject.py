@@ -34,8 +34,7 @@ def subject_of(rows: Sequence[dict[str, Any]], folder: Path, sources: Sequence[s
     every = {name: table[name] if name in given else pa.nulls(len(rows), kind) for name, kind in COLUMNS.items()}
     names = tuple(sources) or tuple(dict.fromkeys(row["source"] for row in rows))
     with add_up(paths) as con:
-        drawn = {"most": 5000, "sources": {name: {"rows": len(rows), "order": "rank: as given"} for name in names}}
-        yield Subject(con, names, pa.table({**every, "at": at}), drawn, (), ())
+        yield Subject(con, names, pa.table({**every, "at": at}), {"most": 5000, "order": "rank: as given"}, (), ())
 
 
 class Page(HTMLParser):

@@ -25,8 +25,7 @@ MEASURES = {"width": (0, False), "height": (0, False), "aspect": (2, True), "byt
 def collect(subject: Subject) -> dict[str, Any]:
     """Return what is known of every source's images; None stands for what nobody measured.
 
-    Per source: `samples` (a count), MEASURES (see `histograms.described`), `shorter_side`, `formats`, `information`, `sheet`,
-    and `drawn`: in which order the sample's rows are.
+    Per source: `samples` (a count), MEASURES (see `histograms.described`), `shorter_side`, `formats`, `information`, `sheet`.
     """
     con, sources = subject.con, subject.sources
     measured = {kind: described(read(con, kind), sources, digits, log=log) for kind, (digits, log) in MEASURES.items()}
@@ -42,15 +41,8 @@ def collect(subject: Subject) -> dict[str, Any]:
             "formats": _formats(formats.get(source)),
             "information": _information(information.get(source)),
             "sheet": [shown(row) for row in drawn[:SHEET]],
-            "drawn": _order(subject, source),
         }
-    return {"side": SIDE, "near_constant": NEAR_CONSTANT, "flat": FLAT, "sources": found}
-
-
-def _order(subject: Subject, source: str) -> str | None:
-    """Return by which order a source's rows of the sample were drawn, in words."""
-    sources: Any = subject.drawn.get("sources", {})
-    return sources.get(source, {}).get("order")
+    return {"drawn": subject.drawn["order"], "side": SIDE, "near_constant": NEAR_CONSTANT, "flat": FLAT, "sources": found}
 
 
 def _shorter_side(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
