@@ -19,7 +19,7 @@ class ReportConfig:
     csv: str = option("", "write the tables as CSV into this folder", metavar="DIR")
     json: bool = option(False, "print the report as JSON")
     terminal: bool = option(False, "print the whole report as text")
-    word: str = option("", "print captions that say a word, or a phrase", metavar="WORD")
+    word: str = option("", "print captions that say a word, or a phrase; exit code 1 where none does", metavar="WORD")
     most: int = option(10, "captions of each source, with --word")
     concepts: tuple[str, ...] = option((), "more lists of concepts: files, a class on each line, synonyms behind commas", metavar="FILE")
     sample: int = option(5_000, "captions of each source in the random sample, for what is estimated or shown")

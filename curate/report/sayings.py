@@ -34,7 +34,8 @@ def sayings(subject: Subject, word: str, most: int) -> dict[str, Any]:
     Per source in `sources`: `captions` that say it and their `share` in `all_captions`; `occurrences`, also `per_million` words;
     `rows`: at most `most` of the captions, lowest ranks first, with the places of the words in them, in characters.
     Of a word the counts are the statistics', and shards are read in order until each source has its rows. A phrase is counted
-    in all captions. Without shards (native metadata), rows come from the sample, and a phrase of three words or more has no counts.
+    in all captions. Native metadata has no shards: its rows come from the sample, and of a phrase it has no captions counted,
+    of three words or more no occurrences.
     `near`: for each word that nobody says, words of the vocabulary that look like it.
 
     Raises:
@@ -77,11 +78,16 @@ def _counted(subject: Subject, phrase: list[str]) -> dict[str, dict[str, Any]]:
 
 def _read(subject: Subject, phrase: list[str], most: int, found: dict[str, dict[str, Any]]) -> int:
     """Put rows, and counts that are not known yet, into `found`; returns how many shards were read."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     unknown = {source for source, one in found.items() if one["captions"] is None}
     wanted = {source: most if one["captions"] is None else min(most, one["captions"]) for source, one in found.items()}
-    if not subject.manifests:
-        _take(subject.sample, phrase, found, wanted, set())
-        return 0
+    of_shards = {label for labels in subject.labels for label in labels.values()}
+    unknown &= of_shards
+    if len(of_shards) < len(subject.sources):
+        native = pa.array([source for source in subject.sources if source not in of_shards], pa.string())
+        _take(subject.sample.filter(pc.is_in(subject.sample["source"], native)), phrase, found, wanted, set())
     for source in unknown:
         found[source] |= {"occurrences": 0, "captions": 0}
     read, shards = 0, sum(len(manifest.shards) for manifest in subject.manifests)

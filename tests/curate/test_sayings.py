@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_synthetic import Row, write_build
 
+from curate.cli import main
+from curate.report.native import source_of
 from curate.report.sayings import places, print_word, sayings, text
 from curate.report.subject import Subject, open_subject
 from curate.report.wordcount import tokens
@@ -202,6 +204,31 @@ def test_native_metadata_says_what_its_sample_and_statistics_say(subject: Subjec
     }
     assert [one["captions"] for one in pair.values()] == [None, None]
     assert "a cat of" not in text(sayings(native, "a cat of", 1), 80, False).split("\n")[0]
+
+
+def test_shards_and_native_metadata_beside_each_other(built: str, tmp_path: Path) -> None:
+    lines = [f"{caption}\thttps://example.org/{i}.jpg" for i, caption in enumerate(("a cat", "two cats", "a cat of a cat")) for _ in (0, 1)]
+    (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n")
+    source = source_of("cc3m", str(tmp_path / "train.tsv"), {})
+    with open_subject([built], engine="inline", source=source) as subject:
+        native = next(label for label in subject.sources if "cc3m" in label)
+        word, phrase = sayings(subject, "cat", 3)["sources"], sayings(subject, "a cat", 3)["sources"]
+        expected = {subject.labels[0][source]: rows for source, rows in naive(built, "a cat").items()}
+    assert {source: one["captions"] for source, one in phrase.items()} == {s: len(rows) for s, rows in expected.items()} | {native: None}
+    assert (phrase[native]["occurrences"], word[native]["occurrences"], word[native]["captions"]) == (6, 6, 4)
+    assert {row["caption"] for row in phrase[native]["rows"]} <= {"a cat", "a cat of a cat"}
+    assert len(phrase[native]["rows"]) == len(word[native]["rows"]) == 3
+
+
+def test_the_command_line(built: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", built, "--word", "Cat", "--most", "1", "--engine", "inline"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("source ")
+    assert said.out.count("*") >= 2
+    assert said.err.endswith("captions from 1 of 5 shards\n")
+    assert main(["report", built, "--word", "elephant", "--engine", "inline"]) == 1
+    assert main(["report", built, "--word", "!", "--engine", "inline"]) == 2
+    assert not (Path(built) / "report.html").exists()
 
 
 def test_labels_name_the_sources_of_each_set(built: str, subject: Subject) -> None:

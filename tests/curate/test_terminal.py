@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pseudo_terminal import in_terminal
 from report_synthetic import Row, write_build
 
+from curate.cli import main
 from curate.report.numbers import section
 from curate.report.subject import open_subject
 from curate.report.terminal import STYLES, VIEWS, share, terminal
@@ -225,3 +227,25 @@ def test_it_shows_what_the_sections_count(tmp_path: Path) -> None:
         r"cc3m +more +background [\d.]+, pattern", r"less +cat [\d.]+, itap", r"redcaps +20 +4 +4 +4 +4 ", r"CIFAR-100 +100 ",
     ):  # fmt: skip
         assert re.search(expected, said), (expected, said)
+
+
+COMMAND = "import sys; from curate.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.slow  # three processes load the model that names languages
+def test_the_command_is_coloured_on_a_terminal_and_plain_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out = str(tmp_path / "build")
+    write_build(tmp_path / "build", [Row("redcaps" if i % 2 else "cc3m", str(i), f"{HOSTILE} cat {i}") for i in range(20)])
+    assert main(["report", out, "--terminal", "--engine", "inline"]) == 0
+    plain = capsys.readouterr().out
+    on_terminal = in_terminal("-c", COMMAND, "report", out, "--terminal", "--engine", "inline", columns=80)
+    assert re.sub(r"\x1b\[[\d;]*m", "", on_terminal) == plain
+    assert f"\x1b[{STYLES[0]}mcc3m" in on_terminal or f"\x1b[{STYLES[0]}mredcaps" in on_terminal
+    assert in_terminal("-c", COMMAND, "report", out, "--terminal", "--engine", "inline", columns=80, NO_COLOR="1") == plain
+    said = in_terminal("-c", COMMAND, "report", out, "--word", "cat", "--most", "2", "--engine", "inline", columns=90)
+    assert "\x1b[1mcat\x1b[0m" in said
+    assert "\x1b[2J" not in said
+    assert not (tmp_path / "build" / "report.html").exists()
