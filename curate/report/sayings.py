@@ -198,6 +198,8 @@ def print_word(subject: Subject, word: str, most: int, json: bool = False) -> in
         console.say("\n".join(_nobody(found)))
     if said and subject.manifests:
         console.say(f"{len(rows):,} captions from {found['shards']['read']:,} of {found['shards']['all']:,} shards")
+    if any(source["captions"] is None for source in found["sources"].values()):
+        console.say("native metadata: captions come from its random sample, and what only all captions could tell is blank")
     return 0 if said else 1
 
 
