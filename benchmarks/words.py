@@ -1,9 +1,11 @@
-"""Words and bigrams counted per CPU-second of one core: `count` against a plain Counter over the same words; statistics added up.
+"""Words and bigrams counted per CPU-second of one core, against a plain Counter; CLIP tokens; whole statistics made, and added up.
 
 1. Real captions in random order, until there are --captions of them, to every second one of which a number is added, so that
    there are more different words and bigrams. `count` is given them as an Arrow array, as sidecars have them, Counter as a list.
    Both run in turns; the counts must be equal.
-2. --shards tables of statistics of 10,000 captions each are added up: text by Zipf's law over 300,000 words drawn one by one,
+2. Shards of 10,000 of these captions are counted as a build counts them, all kinds of statistics, in a process of its own: the
+   first shard loads what is compiled and meets every word for the first time. CLIP tokens alone, too.
+3. --shards tables of statistics of 10,000 captions each are added up: text by Zipf's law over 300,000 words drawn one by one,
    hence with more different bigrams than real text has.
 
     python benchmarks/words.py [--captions 1000000] [--rounds 3] [--shards 100]
@@ -12,6 +14,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import itertools
 import os
 import random
@@ -48,24 +51,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shards", type=int, default=100)
     parser.add_argument("--added-up", metavar="FOLDER", help=argparse.SUPPRESS)
+    parser.add_argument("--made", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.made:
+        print(repr(made()))
+        return
     if arguments.added_up:
         print(repr(add_up(arguments.added_up)))
         return
     if not REAL.is_dir():
         print(f"words: no real captions at {REAL}; PROVENDER_REALDATA names another place")
         return
-    values = {"counting": counting(varied(arguments.captions), arguments.rounds), "adding": adding(arguments.shards)}
+    making = ast.literal_eval(own_process("--made"))
+    values = {"counting": counting(varied(arguments.captions), arguments.rounds), "making": making, "adding": adding(arguments.shards)}
     record("words", values, line(values))
 
 
 def line(values: dict[str, Any]) -> str:
     """Return the line for RESULTS.md."""
-    ours, sums = values["counting"], values["adding"]
+    ours, made, sums = values["counting"], values["making"], values["adding"]
     return (
         f"{ours['captions']:,} real captions ({ours['words'] / 1e6:.1f} M words, {ours['different_words']:,} different, "
         f"{ours['different_bigrams']:,} bigrams), one core: words and bigrams counted in {ours['seconds']:.2f} CPU-s (target 4), "
         f"{ours['ratio']:.1f}× a Counter over the same words (target 3×; {ours['counter_seconds']:.1f} CPU-s), equal counts; "
+        f"all statistics of {PER_SHARD:,} of them: {made['seconds']:.2f} CPU-s ({made['first_seconds']:.2f} for the first, with loading), "
+        f"{made['bytes_a_sample']:.0f} bytes a sample, {made['peak_mb']} MB above the {made['before_mb']} MB before; "
+        f"CLIP tokens {made['clip_tokens'] / 1000:,.0f} k captions/CPU-s ({made['clip_tokens_cold'] / 1000:,.0f} k while words are new); "
         f"statistics of {sums['shards']:,} shards of {PER_SHARD:,} ({sums['different_words']:,} words, "
         f"{sums['different_bigrams'] / 1e6:.1f} M bigrams from {sums['rows'] / 1e6:.1f} M rows): added up in {sums['seconds']:.1f} s "
         f"({sums['cpu_seconds']:.1f} CPU-s), asked in {sums['query_seconds']:.1f} s, {sums['peak_mb']:,} MB; "
@@ -118,6 +129,53 @@ def counting(texts: list[str], rounds: int) -> dict[str, Any]:
     }
 
 
+def own_process(*arguments: str) -> str:
+    """Run a part of this benchmark in a process of its own and return what it prints."""
+    return subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def made() -> dict[str, Any]:
+    """Count shards of real captions, in three sources, with all that a sidecar says."""
+    import numpy as np
+    import pyarrow as pa
+
+    texts, rng = varied(6 * PER_SHARD), np.random.default_rng(0)
+    shards = []
+    for start in range(0, len(texts), PER_SHARD):
+        size = rng.integers(200, 2000, (2, PER_SHARD), np.int32)
+        columns = {"source": np.array(["one", "two", "three"])[rng.integers(0, 3, PER_SHARD)], "caption": texts[start : start + PER_SHARD]}
+        columns |= {"width": size[0], "height": size[1], "bytes": size.prod(0, dtype=np.int64) // 8}
+        shards.append(pa.table(columns | {"information": rng.uniform(0, 60, PER_SHARD), "original_format": ["JPEG"] * PER_SHARD}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for shard in shards:
+            timed(lambda shard=shard: count_shard(shard, f"{folder}/one.parquet"), times)
+        size_of = Path(folder, "one.parquet").stat().st_size
+    from curate.report import clip_tokens
+
+    clip: list[float] = []
+    clip_tokens._known.clear()
+    for _ in range(4):
+        timed(lambda: clip_tokens.clip_tokens(shards[0]["caption"]), clip)
+    return {
+        "first_seconds": times[0],
+        "seconds": statistics.median(times[1:]),
+        "bytes_a_sample": size_of / PER_SHARD,
+        "before_mb": before // 1000,
+        "peak_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1000,
+        "clip_tokens_cold": PER_SHARD / clip[0],
+        "clip_tokens": PER_SHARD / statistics.median(clip[1:]),
+    }
+
+
+def count_shard(rows: Any, path: str) -> None:
+    """Count a shard and write what was counted."""
+    from curate.report.stats import count_rows, write_statistics
+
+    write_statistics(path, count_rows(rows))
+
+
 def timed(run: Callable[[], Any], times: list[float]) -> Any:
     """Run it once and note its CPU-seconds."""
     start = time.process_time()
@@ -138,11 +196,9 @@ def adding(shards: int) -> dict[str, Any]:
             rows += found.num_rows
             write_statistics(f"{folder}/{number:05d}.parquet", found)
         size = sum(path.stat().st_size for path in Path(folder).iterdir())
-        done = subprocess.run([sys.executable, __file__, "--added-up", folder], check=True, capture_output=True, text=True)
-    import ast
-
-    made = {"shards": shards, "rows": rows, "count_seconds": statistics.median(times), "kilobytes": size / shards / 1000}
-    return made | ast.literal_eval(done.stdout)
+        done = own_process("--added-up", folder)
+    values = {"shards": shards, "rows": rows, "count_seconds": statistics.median(times), "kilobytes": size / shards / 1000}
+    return values | ast.literal_eval(done)
 
 
 def zipf(shards: int, seed: int = 0) -> Any:

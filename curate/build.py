@@ -31,7 +31,7 @@ VERSION = "provender 0.1.0"
 TASK_MODULES = (
     "pyarrow.parquet", "scipy.fftpack", "xxhash", "simplejpeg", "PIL.ImageOps", "PIL.BmpImagePlugin", "PIL.GifImagePlugin",
     "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.PpmImagePlugin", "PIL.WebPImagePlugin",
-    "curate.measure", "curate.write", "curate.report.examples", "curate.report.wordloop", "curate.report.concepts.matching", "regex",
+    "curate.measure", "curate.write", "curate.report.examples", "curate.report.stats.warm",
 )  # fmt: skip
 OWN_MODULES = ("pyarrow.parquet", "duckdb", "yaml", "PIL.Image", "jinja2", "curate.report.build")
 

@@ -15,11 +15,12 @@ from curate.listing import identity, record_row
 from curate.measure import MeasureTask, describe
 from curate.recipe import SourceSpec
 from curate.report import concepts, stats
+from curate.report.stats.files import WARM
 from curate.sources.base import Input
 from shards.core import fs, registry
 from shards.core.config import digest, dump
 from shards.core.console import Progress, warn
-from shards.core.engine import Done, map_unordered
+from shards.core.engine import Done, map_unordered, prepare
 from shards.core.errors import RunError, TornFileError, UsageError
 from shards.sample import rank_key
 
@@ -96,6 +97,7 @@ def count(
         key = digest([*about, [fs.sha256(path) for path in lists], [one.name for one in some], content])
         tasks.append(CountTask(spec, some, limit, lists, most, fs.join(aside, f"{key[:32]}.parquet"), key))
     found = []
+    prepare([WARM], engine=engine)
     with Progress(f"read {spec.name}", len(tasks), "files") as progress:
         for outcome in map_unordered(count_records, tasks, workers=min(workers, len(tasks)), engine=engine):
             if not isinstance(outcome, Done):

@@ -14,7 +14,7 @@ from curate.report.stats.table import HASHES
 from shards.core import fs
 from shards.core.config import digest
 from shards.core.console import Progress
-from shards.core.engine import Done, map_unordered
+from shards.core.engine import Done, map_unordered, prepare
 from shards.core.errors import RunError
 from shards.manifest import Manifest, ShardEntry, statistics_of
 from shards.reader import Shard
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+WARM = "curate.report.stats.warm"  # what workers are forked off with
 SHARES = (1 / 64, 1 / 16, 1 / 4, 1)  # of all hashes: where the row groups of captions are cut
 
 
@@ -136,6 +137,7 @@ def parts(manifest: Manifest, aside: str, workers: int = 1, engine: str = "local
         fs.make_dirs(folder)
     if not tasks:
         return paths
+    prepare([WARM], engine=engine)
     with Progress("counted", len(tasks), "shards") as progress:
         for outcome in map_unordered(count_shard, tasks, workers=min(workers, len(tasks)), engine=engine):
             if not isinstance(outcome, Done):
