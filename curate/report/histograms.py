@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BINS = 64
+_TINY = 1e-9  # what 0.57 / 0.01 lacks to be 57, and more
 QUANTILES = {"p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95}
 
 
@@ -116,16 +118,17 @@ def bin_edges(histogram: Histogram, *, log: bool = False, reach: float = 0, smal
     if not log:
         far = max(min(histogram.quantile(99) * 1.1, float(histogram.values[-1])), reach)
         steps = (factor * 10.0**k for k in range(round(math.log10(smallest)), 18) for factor in (1, 2, 5))
-        width = next(step for step in steps if far < step * BINS)
-        return [_edge(i * width) for i in range(math.floor(far / width) + 2)]
+        width = next(step for step in steps if far / step + _TINY < BINS)
+        return [_edge(i * width) for i in range(math.floor(far / width + _TINY) + 2)]
     positive = histogram.values > 0
     if not positive.any():
         return [1, 10]
     known = Histogram(histogram.values[positive], histogram.counts[positive])
-    low, high = math.log10(known.quantile(1)), math.log10(known.quantile(99))
-    per = next((per for per in (40, 20, 10, 5, 2) if (high - low) * per < BINS - 2), 1)
-    first, last = math.floor(low * per + 1e-9), math.floor(high * per + 1e-9) + 1
-    return [_edge(float(f"{10 ** (i / per):.3g}")) for i in range(first, last + 1)]
+    low, high = known.quantile(1), known.quantile(99)
+    per = next((per for per in (40, 20, 10, 5, 2) if math.log10(high / low) * per < BINS - 2), 1)
+    first, last = math.floor(math.log10(low) * per) - 1, math.ceil(math.log10(high) * per) + 1
+    edges = [_edge(float(f"{10 ** (i / per):.3g}")) for i in range(first, last + 1)]
+    return edges[bisect_right(edges, low) - 1 : bisect_right(edges, high) + 1]
 
 
 def binned(histogram: Histogram, edges: Sequence[float]) -> list[int]:

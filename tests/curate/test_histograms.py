@@ -59,6 +59,7 @@ def test_bins_are_round() -> None:
     assert bin_edges(histogram(list(range(1001))))[:3] == [0, 20, 40]
     assert bin_edges(histogram([0.0, 0.07, 0.5]), smallest=0.01)[:8] == [0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07]
     assert bin_edges(histogram([1.0, 1.33, 1.5]), log=True) == [1, 1.06, 1.12, 1.19, 1.26, 1.33, 1.41, 1.5, 1.58]
+    assert bin_edges(histogram([0.57]), smallest=0.01)[-2:] == [0.57, 0.58]
     assert bin_edges(histogram([0]), log=True) == [1, 10]
     assert bin_edges(histogram([0])) == [0, 1]
 
