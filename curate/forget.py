@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from curate.listing import connect, sql_list
 from curate.removed import LIST, REASON, add_to_list
 from curate.report.build import write_report
+from curate.report.stats import ASIDE
 from curate.table import RECORDS
 from shards import tombstones
 from shards.core import fs
@@ -55,6 +56,7 @@ def forget(config: ForgetConfig) -> int:
     # The work folder first: what a later build needs to know is safe before the ledger forgets.
     listed = add_to_list(work, gone)
     files = _scrub_work(work, gone, list(manifest.sources))
+    fs.remove(fs.join(work, ASIDE))  # they name no sample, and are counted again
     rows = sum(_scrub_ledger(path, _strings(sorted(gone))) for path in ledger)
     _scrub_examples(build, gone)
     counted(manifest, ledger).save(build)

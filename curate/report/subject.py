@@ -93,7 +93,7 @@ def open_subject(
     lists = lists_with(concepts)
     manifests = tuple(one if isinstance(one, Manifest) else read_set(one, workers, engine) for one in sets)
     with tempfile.TemporaryDirectory() as temporary, stats.open_sums() as con:
-        aside = fs.join(work, "statistics") if work else temporary
+        aside = fs.join(work, stats.ASIDE) if work else temporary
         _tell(manifests, source, work)
         found = [stats.parts(one, aside, workers, engine, beside=_is_ours(one)) for one in manifests]
         parts = [_Part(paths, _sources(con, paths, list(one.sources)), one.folder) for one, paths in zip(manifests, found, strict=True)]
@@ -146,19 +146,23 @@ def _sources(con: duckdb.DuckDBPyConnection, paths: list[str], known: list[str])
 def _labels(parts: Sequence[_Part]) -> list[dict[str, str]]:
     """Return for each part its sources' labels: their names, with the folder's name before them where two parts have the same one.
 
-    A source without a name is called as its folder is.
+    A source without a name is called as its folder is. What is still called as another is numbered.
     """
-    folders = [part.folder.rstrip("/").rpartition("/")[2] or part.folder for part in parts]
-    folders = [name.removesuffix(".json") for name in folders]
-    total, seen = Counter(folders), Counter[str]()
-    for i, name in enumerate(folders):
-        seen[name] += 1
-        folders[i] = f"{name} ({seen[name]})" if total[name] > 1 else name
+    folders = numbered([(part.folder.rstrip("/").rpartition("/")[2] or part.folder).removesuffix(".json") for part in parts])
     names = Counter(name for part in parts for name in part.names)
-    return [
-        {name: name if name and names[name] == 1 else "/".join(filter(None, (folder, name))) for name in part.names}
-        for part, folder in zip(parts, folders, strict=True)
-    ]
+    pairs = [(folder, name) for part, folder in zip(parts, folders, strict=True) for name in part.names]
+    called = [name if name and names[name] == 1 else "/".join(filter(None, (folder, name))) for folder, name in pairs]
+    labels = iter(numbered(called))
+    return [{name: next(labels) for name in part.names} for part in parts]
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return names that are all different: those that come more than once have a number behind them."""
+    total, seen, found = Counter(names), Counter[str](), list[str]()
+    for name in names:
+        seen[name] += 1
+        found.append(f"{name} ({seen[name]})" if total[name] > 1 else name)
+    return found if len(set(found)) == len(found) else numbered(found)
 
 
 def _counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:

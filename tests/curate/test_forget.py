@@ -14,7 +14,7 @@ from drawing import encoded, picture
 from PIL import Image
 
 from curate import cli
-from curate.report.stats import count_rows, path_of, read_statistics
+from curate.report.stats import count_rows, path_of, read_statistics, write_statistics
 from shards import cli as shards_cli
 from shards.manifest import read_manifest
 from shards.reader import read_samples
@@ -66,6 +66,8 @@ def test_nothing_tells_the_caption_any_more(built, tmp_path):
     work = Path(f"{out}.work")
     assert _telling(out) != []
     assert _telling(work) != []
+    (work / "statistics").mkdir(exist_ok=True)
+    write_statistics(str(work / "statistics" / "of-a-subset.parquet"), count_rows(pa.table({"caption": [SECRET]})))
     assert _remove(out, tmp_path, *_named(uids)) == 0
     left = _telling(out)
     assert all(name.endswith((".tar", ".parquet")) and "/" not in name for name in left), left  # bytes and sidecars, until compact

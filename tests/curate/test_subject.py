@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -174,6 +175,54 @@ def test_the_sample_is_the_first_ranks_of_each_source_from_few_shards(make_shard
     everything = [row for e in manifest.shards for row in pq.read_table(manifest.path_of(e, ".parquet")).to_pylist()]
     assert uids == [row["uid"] for row in sorted(everything, key=lambda row: rank_key(0, row["uid"]))[:12]]
     assert opened == ["00000.tar", "00001.tar"]
+
+
+def test_labels_are_all_different(make_shards: MakeShards, foreign: Path) -> None:
+    """A source that is called as the folder of one without a name, and as what a number makes of another."""
+    folders = [make_shards(4, f"{i}", source=source, seed=i) for i, source in enumerate(("web", "web (2)", "it's"))]
+    with open_subject([*folders, str(foreign)], engine="inline") as subject:
+        assert len(set(subject.sources)) == 4
+        assert subject.sources == ("web (1)", "web (2) (1)", "it's", "web (2) (2)")
+        assert [kind(subject, "samples", "'n'", source)["n"] for source in subject.sources] == [4, 4, 4, 8]
+
+
+def test_a_rare_source_is_drawn_from_as_many_shards_as_it_takes(make_shards: MakeShards, tmp_path: Path) -> None:
+    manifest = read_manifest(make_shards(40, per_shard=8))
+    rare = {3, 20, 38}
+    for number, entry in enumerate(manifest.shards):
+        path = manifest.path_of(entry, ".parquet")
+        rows = pq.read_table(path)
+        names = ["rare" if 8 * number + i in rare else "drawn" for i in range(rows.num_rows)]
+        pq.write_table(rows.set_column(rows.column_names.index("source"), "source", pa.array(names)), path)
+    with open_subject([manifest], engine="inline", most=2) as subject:
+        rows = subject.sample.to_pylist()
+    assert [row["at"] for row in rows if row["source"] == "rare"] == ["0/0/3", "0/2/4"]
+    assert [row["at"] for row in rows if row["source"] == "drawn"] == ["0/0/0", "0/0/1"]
+
+
+def test_builds_that_were_merged_are_drawn_by_their_sizes(make_shards: MakeShards, tmp_path: Path) -> None:
+    from shards import cli
+
+    large, small = make_shards(60, "large", per_shard=4), make_shards(20, "small", per_shard=4, seed=1)
+    assert cli.main(["merge", large, small, "--output", str(tmp_path / "both")]) == 0
+    with open_subject([str(tmp_path / "both")], engine="inline", most=32) as subject:
+        folders = Counter(Path(place[0]).parent.name for place in pointers(subject, subject.sample["at"].to_pylist()).values())
+    assert folders == {"large": 24, "small": 8}
+
+
+def test_heads_that_lie_and_bombs_are_numbers_like_others(tmp_path: Path) -> None:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 200_000, 200_000, 8, 2, 0, 0, 0)) + chunk(b"IDAT", b"")
+    members = {"bomb.png": bomb, "liar.jpg": encoded((3, 4), "GIF"), "cut.webp": encoded((9, 9), "WEBP")[:20], "text.png": b"<svg/>"}
+    write_tar(tmp_path / "web" / "0.tar", members)
+    with open_subject([str(tmp_path / "web")], engine="inline") as subject:
+        assert kind(subject, "format", "text") == {"PNG": 1, "GIF": 1, "unreadable": 2}
+        assert kind(subject, "width") == {200_000: 1, 3: 1}
 
 
 def test_lists_of_ones_own_are_counted_too(make_shards: MakeShards, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import json
+import tarfile
+import warnings
 from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from curate.captions.clean import clean
 from curate.config import source_options
@@ -94,3 +98,21 @@ def test_a_foreign_tar_as_found(realdata: Path, tmp_path: Path) -> None:
         formats = dict(subject.con.sql("SELECT text, count FROM others WHERE kind = 'format'").fetchall())
         assert subject.sample.num_rows == sum(formats.values()) > 0
         assert "unreadable" not in formats
+
+
+def test_odd_images_in_a_foreign_tar(realdata: Path, tmp_path: Path) -> None:
+    """What Pillow opens has the size and the format that Pillow says; the others are unreadable, and nothing else happens."""
+    paths = sorted(p for p in (realdata / "odd-images").rglob("*") if p.is_file() and p.suffix != ".csv")
+    expected = Counter[str]()
+    (tmp_path / "odd").mkdir()
+    with tarfile.open(tmp_path / "odd" / "0.tar", "w") as tar:
+        for number, path in enumerate(paths):
+            tar.add(path, f"{number}.jpg")
+            with warnings.catch_warnings(), contextlib.suppress(Exception):
+                warnings.simplefilter("ignore")
+                expected[str(Image.open(path).format)] += 1
+    expected["unreadable"] = len(paths) - expected.total()
+    with open_subject([str(tmp_path / "odd")], engine="inline") as subject:
+        assert dict(subject.con.sql("SELECT text, count FROM others WHERE kind = 'format'").fetchall()) == +expected
+    assert expected.total() > 40
+    assert len(expected) > 4

@@ -19,11 +19,12 @@ is out of date is seen, and counted anew. So is a cut shard's, whose samples are
 
 from curate.report.stats.counting import COUNTED, count_concepts, count_rows, spellings, version
 from curate.report.stats.duplicates import duplicates, most_repeated
-from curate.report.stats.files import is_current, parts, path_of, read_statistics, write_statistics
+from curate.report.stats.files import ASIDE, is_current, parts, path_of, read_statistics, write_statistics
 from curate.report.stats.sums import add, add_up, open_statistics, open_sums, sources_of
 from curate.report.stats.table import KEYS, merged, ordered, schema, three_digits
 
 __all__ = [
+    "ASIDE",
     "COUNTED",
     "KEYS",
     "add",

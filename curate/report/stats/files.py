@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+ASIDE = "statistics"  # folder in a work folder for those of shards that are not ours, or cut
 WARM = "curate.report.stats.warm"  # what workers are forked off with
 SHARES = (1 / 64, 1 / 16, 1 / 4, 1)  # of all hashes: where the row groups of captions are cut
 
