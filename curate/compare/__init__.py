@@ -6,6 +6,7 @@ pictures within a pHash radius; different are sources, recipes, sizes, caption l
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,8 @@ def compare(config: CompareConfig) -> int:
     if config.output and not config.output.endswith(".html"):
         raise UsageError(f"--output {config.output}", "a name ending in .html")
     con, sets, sources = load(config.sets, config.look)
-    found = collect(con, sets, sources, config.radius)
-    con.close()
+    with contextlib.closing(con):
+        found = collect(con, sets, sources, config.radius)
     if config.output:
         from curate.compare.page import write_page
 

@@ -70,23 +70,22 @@ def _told(con: Any, one: Loaded, other: Loaded) -> None:
     An id may have several rows: one that was decided by itself, and repetitions of the id, which say nothing.
     """
     assert other.manifest is not None
-    alone = f"(FROM s{one.at} WHERE id NOT IN (SELECT id FROM s{other.at}))"
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE alone AS
+        SELECT id, source, nth FROM s{one.at} WHERE id NOT IN (SELECT id FROM s{other.at})""")
     if not has_ledger(other.manifest):
-        con.execute(f"""
-            CREATE OR REPLACE TEMP TABLE told AS
-            SELECT id, source, nth, 'unknown' AS decision, '' AS reason, '' AS detail FROM {alone}""")
+        con.execute("CREATE OR REPLACE TEMP TABLE told AS SELECT *, 'unknown' AS decision, '' AS reason, '' AS detail FROM alone")
         return
-    con.register("ledger", ledger(other.manifest))
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE told AS
-        WITH rows AS (SELECT md5_number(uid) AS id, decision, coalesce(reason, '') AS reason, coalesce(detail, '') AS detail FROM ledger),
+        WITH rows AS (SELECT md5_number(uid) AS id, decision, coalesce(reason, '') AS reason, coalesce(detail, '') AS detail
+                 FROM {ledger(con, other.manifest)}),
         said AS (SELECT id, arg_min({{'decision': decision, 'reason': reason, 'detail': detail}},
                                     (reason = 'duplicate_id', decision, reason, detail)) AS s
-                 FROM rows WHERE id IN (SELECT id FROM {alone}) GROUP BY id)
+                 FROM rows WHERE id IN (SELECT id FROM alone) GROUP BY id)
         SELECT id, source, nth, CASE WHEN s IS NULL THEN 'unseen' WHEN s.decision = 'kept' THEN 'removed' ELSE s.decision END AS decision,
                CASE WHEN s.decision = 'dropped' THEN s.reason ELSE '' END AS reason, coalesce(s.detail, '') AS detail
-        FROM {alone} LEFT JOIN said USING (id)""")
-    con.unregister("ledger")
+        FROM alone LEFT JOIN said USING (id)""")
 
 
 def why(decision: str, reason: str) -> str:

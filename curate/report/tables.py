@@ -7,13 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from curate.listing import sql_list
 from shards.core import fs
 from shards.manifest import Manifest
-from shards.schema import LEDGER, arrow_schema
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow.dataset as ds
 
 MEMORY_LIMIT = "1GB"
 _COLUMNS = ("uid", "source", "decision", "reason", "detail", "duplicate_of")
@@ -29,15 +28,15 @@ def _files(manifest: Manifest) -> list[str]:
     return [fs.join(folder, name) for name in fs.names(folder) if name.endswith(".parquet")]
 
 
-def ledger(manifest: Manifest) -> ds.Dataset:
-    """Return a build's ledger, one row per input, for DuckDB to stream."""
+def ledger(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> str:
+    """Return SQL for a build's ledger, one row per input. DuckDB reads the files itself: a pyarrow dataset reads a gigabyte ahead."""
     import fsspec
-    import pyarrow.dataset as ds
 
-    schema = arrow_schema(tuple(column for column in LEDGER if column[0] in _COLUMNS))
     files = _files(manifest)
-    filesystem, _ = fsspec.core.url_to_fs(files[0])
-    return ds.dataset([fsspec.core.url_to_fs(path)[1] for path in files], schema, format="parquet", filesystem=filesystem)
+    protocol = files[0].partition("://")[0] if fs.is_remote(files[0]) else ""
+    if protocol and protocol not in con.list_filesystems():
+        con.register_filesystem(fsspec.filesystem(protocol))
+    return f"read_parquet({sql_list(files)})"
 
 
 @contextlib.contextmanager
@@ -47,5 +46,5 @@ def open_ledger(manifest: Manifest) -> Iterator[duckdb.DuckDBPyConnection]:
 
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as con:
         con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
-        con.register("ledger", ledger(manifest))
+        con.execute(f"CREATE TEMP VIEW ledger AS SELECT {', '.join(_COLUMNS)} FROM {ledger(con, manifest)}")
         yield con
