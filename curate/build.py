@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from curate.config import FILTERS, SOURCES, BuildConfig, resolve
@@ -33,7 +34,11 @@ TASK_MODULES = (
     "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.PpmImagePlugin", "PIL.WebPImagePlugin",
     "curate.measure", "curate.write", "curate.report.examples", "curate.report.stats.warm",
 )  # fmt: skip
-OWN_MODULES = ("pyarrow.parquet", "duckdb", "yaml", "PIL.Image", "jinja2", "curate.report.build")
+OWN_MODULES = ("pyarrow.parquet", "duckdb", "yaml", "PIL.Image")
+REPORT_MODULES = (
+    "jinja2", "matplotlib.figure", "matplotlib.backends.backend_svg", "py3langid.langid",
+    "curate.report.build", "curate.report.spectrum",
+)  # fmt: skip
 
 
 def build_shards(config: BuildConfig) -> int:
@@ -50,7 +55,7 @@ def build_shards(config: BuildConfig) -> int:
         raise UsageError("no output folder", "--output DIR")
     output, work = config.output.rstrip("/"), _work(config)
     _refuse_other(output, recipe, config.overwrite)
-    found = measured(recipe, work, config)
+    found = measured(recipe, work, config, REPORT_MODULES)
     if _is_whole(output, recipe, found.digest, config.overwrite):
         say(f"{output}: this build is there already, nothing to do")
         return _finish(output, config.json)
@@ -80,11 +85,11 @@ class Measured:
         return digest([table, sets.version(self.excluded)]) if self.excluded else table
 
 
-def measured(recipe: Recipe, work: str, config: BuildConfig) -> Measured:
-    """Run the measure pass over all sources, and the model over what was measured."""
+def measured(recipe: Recipe, work: str, config: BuildConfig, modules: Sequence[str] = ()) -> Measured:
+    """Run the measure pass over all sources, and the model over what was measured; what else will be imported, `modules`, is meanwhile."""
     plugins = [f"{SOURCES}.{spec.reader}" for spec in recipe.sources] + [f"{FILTERS}.{values['name']}" for values in recipe.filters]
     prepare([*TASK_MODULES, *plugins], engine=config.engine)
-    lean.load(OWN_MODULES)
+    lean.load((*OWN_MODULES, *modules))
     workers = _workers(config)
     exclude, policy = recipe.exclude, recipe.image_policy
     excluded = sets.open_sets(exclude.sets, hash_kind(recipe), policy, exclude.views, work, workers, config.engine)
