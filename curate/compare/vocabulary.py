@@ -108,7 +108,7 @@ def compared(a: Words, b: Words, key: tuple[int, int]) -> dict[str, Any]:
         `divergence` of the captions as they are, and the 95% `interval` for what so many captions of the two sources give;
         `by_chance`: its mean where captions are dealt out at random, and `by_chance_high`, below which 97.5% of these lie;
         `beyond_chance`: the difference, an estimate of the divergence between the sources that is rather low than high;
-        `alone_by_chance`: how many words only one of the sets would have, by chance. In bits; None where a set has no words.
+        all in bits. `alone_by_chance`: how many words only one of the sets would have. None where a set has no words.
     """
     import numpy as np
 
