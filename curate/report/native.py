@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from curate.captions import clean, template
-from curate.config import SOURCES, source_options, source_values
+from curate.captions import clean
+from curate.config import RECIPES, SOURCES, in_full, source_options, source_values
 from curate.images import ImagePolicy
 from curate.listing import identity, record_row
 from curate.measure import MeasureTask, describe
@@ -17,8 +17,8 @@ from curate.recipe import SourceSpec
 from curate.report import concepts, stats
 from curate.report.stats.files import WARM
 from curate.sources.base import Input
-from shards.core import fs, registry
-from shards.core.config import digest, dump
+from shards.core import fs, recipes, registry
+from shards.core.config import digest, dump, load
 from shards.core.console import Progress, warn
 from shards.core.engine import Done, map_unordered, prepare
 from shards.core.errors import RunError, TornFileError, UsageError
@@ -64,12 +64,23 @@ def source_of(reader: str, input: str, extra: Mapping[str, Any]) -> SourceSpec:
     Raises:
         UsageError: an unknown reader or option, or no input.
     """
-    module = registry.get(SOURCES, reader)
+    registry.get(SOURCES, reader)
     if not input:
         raise UsageError(f"--source {reader}: no input", "--input PATH: native files, a folder, or a quoted glob")
-    spec = SourceSpec(reader=reader, input=input, name=reader, options=source_values(reader, extra))
-    templates = template.load(getattr(module, "TEMPLATES", ()))
-    return dataclasses.replace(spec, options=dump(source_options(spec)), template=templates)
+    return in_full(SourceSpec(reader=reader, input=input, options=source_values(reader, extra)))
+
+
+def sources_of(recipe: str) -> tuple[SourceSpec, ...]:
+    """Return the sources of a recipe (a file, or the name of one that comes along) for their captions alone.
+
+    Raises:
+        UsageError: no such recipe, or none with sources of different names.
+    """
+    values = recipes.read(recipe, RECIPES).get("sources", [])
+    found = tuple(in_full(load(SourceSpec, one, f"sources[{i}]")) for i, one in enumerate(values))
+    if not found or len({one.name for one in found}) < len(found):
+        raise UsageError(f"{recipe}: sources {', '.join(one.name for one in found) or 'missing'}", "sources, each with a name of its own")
+    return found
 
 
 def count(
@@ -93,7 +104,8 @@ def count(
     for some in [tuple(inputs)] if limit is not None else [(one,) for one in inputs]:
         paths = [path for one in some for path in (one.path, *(module.beside(one, options) if hasattr(module, "beside") else []))]
         content = [identity(path, by_content=module.IMAGES == "pool") for path in paths]
-        about = [VERSION, spec.reader, module.VERSION, dump(options), list(spec.template), clean.VERSION, stats.version(), most, limit]
+        about: list[Any] = [VERSION, spec.name, spec.reader, module.VERSION, dump(options), clean.VERSION, stats.version(), most, limit]
+        about += [spec.captions, spec.empty, list(spec.template)]
         key = digest([*about, [fs.sha256(path) for path in lists], [one.name for one in some], content])
         tasks.append(CountTask(spec, some, limit, lists, most, fs.join(aside, f"{key[:32]}.parquet"), key))
     found = []
@@ -155,6 +167,7 @@ def _records(task: CountTask, torn: list[str]) -> Iterator[dict[str, Any]]:
     for one in task.inputs:
         try:
             for record in module.read(one, options):
-                yield record_row(dataclasses.replace(record, image=None, content=b""), one.name, stamps)
+                bare = dataclasses.replace(record, image=None, content=b"") if record.image or record.content else record
+                yield record_row(bare, one.name, stamps)
         except TornFileError as error:
             torn.append(f"{one.name}: {error.found}".replace("\n", " "))
