@@ -65,9 +65,8 @@ def make(folder: Path, shards: int) -> None:
     counts = _write_ledger(folder, [e.samples for e in entries])
     sources = {s: {"reader": "folder", "unit": "record", **counts[s]} for s in SOURCES}
     total = sum(e.samples for e in entries)
-    Manifest(
-        samples=total, bytes=sum(e.bytes for e in entries), shards=tuple(entries), seed=0, members=("jpg", "txt"), sources=sources
-    ).save(str(folder))
+    size, members = sum(e.bytes for e in entries), ("jpg", "txt")
+    Manifest(total, size, tuple(entries), builder="benchmark", seed=0, members=members, sources=sources).save(str(folder))
 
 
 def _make_shards(block: tuple[Path, int, int]) -> list[dict[str, Any]]:

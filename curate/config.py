@@ -232,6 +232,21 @@ def source_options(spec: SourceSpec) -> Any:
     return load(module.Options, spec.options, f"sources.{spec.name or spec.reader}.options")
 
 
+def in_full(spec: SourceSpec) -> SourceSpec:
+    """Return a source with its name, options and templates spelt out.
+
+    Raises:
+        UsageError: an unknown reader, or a bad option.
+    """
+    options = dump(source_options(spec))
+    module = registry.get(SOURCES, spec.reader)
+    if module.IMAGES == "inline" and "images" in options and spec.images:
+        options["images"] = spec.images  # such a reader finds its images itself, there
+        spec = dataclasses.replace(spec, images="")
+    templates = template.load(spec.template or getattr(module, "TEMPLATES", ()))
+    return dataclasses.replace(spec, name=spec.name or spec.reader, options=options, template=templates)
+
+
 def check(recipe: Recipe) -> Recipe:
     """Return the recipe with names filled in and plug-in options spelt out.
 
@@ -240,15 +255,10 @@ def check(recipe: Recipe) -> Recipe:
     """
     sources = []
     for spec in recipe.sources:
-        options = dump(source_options(spec))
-        module = registry.get(SOURCES, spec.reader)
-        if module.IMAGES == "pool" and not spec.images:
-            raise UsageError(f"source {spec.name or spec.reader}: no images", "--images POOL", f"curate fetch --source {spec.reader} …")
-        if module.IMAGES == "inline" and "images" in options and spec.images:
-            options["images"] = spec.images  # such a reader finds its images itself, there
-            spec = dataclasses.replace(spec, images="")
-        templates = template.load(spec.template or getattr(module, "TEMPLATES", ()))
-        sources.append(dataclasses.replace(spec, name=spec.name or spec.reader, options=options, template=templates))
+        spec = in_full(spec)
+        if registry.get(SOURCES, spec.reader).IMAGES == "pool" and not spec.images:
+            raise UsageError(f"source {spec.name}: no images", "--images POOL", f"curate fetch --source {spec.reader} …")
+        sources.append(spec)
     names = [s.name for s in sources]
     if len(set(names)) < len(names):
         raise UsageError(f"sources named {', '.join(names)}", "a name of its own for each source")

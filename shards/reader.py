@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ class Shard:
     def __init__(self, manifest: Manifest, entry: ShardEntry) -> None:
         self.manifest, self.entry = manifest, entry
         self.path = manifest.path_of(entry)
-        self._descriptor = None if fs.is_remote(self.path) else os.open(self.path, os.O_RDONLY)
+        self._descriptor: int | None = None
+        self._opening = threading.Lock()
 
     @functools.cached_property
     def groups(self) -> list[list[tar.Member]]:
@@ -64,11 +66,18 @@ class Shard:
 
     def read_range(self, offset: int, length: int) -> bytes:
         """Return bytes of the tar by position."""
-        file = self._descriptor
+        file = self._opened()
         content = fs.read_range(self.path, offset, length) if file is None else os.pread(file, length, offset)
         if len(content) != length:
             raise RunError(f"{self.path}: {len(content)} of {length} bytes at {offset}", advice="shards verify")
         return content
+
+    def _opened(self) -> int | None:
+        """Return the tar's descriptor, None if it is remote; the first who reads a member opens it, for sidecars need no tar."""
+        with self._opening:
+            if self._descriptor is None and not fs.is_remote(self.path):
+                self._descriptor = os.open(self.path, os.O_RDONLY)
+            return self._descriptor
 
     def sidecar(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the sidecar rows of the samples in use: all columns, or some of the sidecar's and of its layers' (`LAYER.column`).

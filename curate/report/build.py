@@ -13,6 +13,7 @@ from shards.core.errors import UsageError
 from shards.manifest import NAME, Manifest, read_manifest
 
 if TYPE_CHECKING:
+    from curate.recipe import SourceSpec
     from curate.report.subject import Subject
 
 
@@ -36,15 +37,15 @@ def report(config: ReportConfig) -> int:
 
     Exit code 1 where nobody says the word of --word.
     """
-    from curate.report.native import source_of
     from curate.report.subject import open_subject
 
-    if not (config.sets or config.source):
-        raise UsageError("nothing to report on", "a build, a subset, or a folder of tars; or native metadata by --source and --input")
-    workers = config.workers or default_workers()
-    source = source_of(config.source, config.input, config.extra) if config.source else None
+    workers, sources = config.workers or default_workers(), _sources(config)
+    if not (config.sets or sources):
+        raise UsageError(
+            "nothing to report on", "builds, subsets or folders of tars; or native metadata: --source and --input, or --config"
+        )
     given: dict[str, Any] = {
-        "source": source,
+        "sources": sources,
         "limit": config.limit,
         "concepts": config.concepts,
         "work": config.work,
@@ -57,6 +58,15 @@ def report(config: ReportConfig) -> int:
             return print_word(subject, config.word, config.most, config.json)
         _print(config, _report(config, subject, workers))
     return 0
+
+
+def _sources(config: ReportConfig) -> tuple[SourceSpec, ...]:
+    """Return the native metadata to report on: all sources of a recipe, or the one of --source."""
+    from curate.report.native import source_of, sources_of
+
+    if config.config:
+        return sources_of(config.config)
+    return (source_of(config.source, config.input, config.extra),) if config.source else ()
 
 
 def _report(config: ReportConfig, subject: Subject, workers: int) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def open_subject(
     workers: int = 1,
     engine: str = "local",
     *,
-    source: SourceSpec | None = None,
+    sources: Sequence[SourceSpec] = (),
     limit: int | None = None,
     concepts: Sequence[str] = (),
     work: str = "",
@@ -80,8 +80,8 @@ def open_subject(
 
     Args:
         sets: manifests, or folders: builds, subsets, and any folder of tars, into which nothing is written.
-        source: native metadata, from `native.source_of`; its captions are counted.
-        limit: read only the first records of `source`.
+        sources: native metadata, from `native.source_of` or a recipe; their captions are counted.
+        limit: read only the first records of each of `sources`.
         concepts: files of concepts that are looked for besides the default ones.
         work: folder for the statistics of folders that are not ours, for the next time; without one they are counted each time.
         most: rows of the sample, of each source.
@@ -94,15 +94,14 @@ def open_subject(
     manifests = tuple(one if isinstance(one, Manifest) else read_set(one, workers, engine) for one in sets)
     with tempfile.TemporaryDirectory() as temporary, stats.open_sums() as con:
         aside = fs.join(work, stats.ASIDE) if work else temporary
-        _tell(manifests, source, work)
+        _tell(manifests, sources, work)
         found = [stats.parts(one, aside, workers, engine, beside=_is_ours(one)) for one in manifests]
         parts = [_Part(paths, _sources(con, paths, list(one.sources)), one.folder) for one, paths in zip(manifests, found, strict=True)]
-        records = []
-        if source:
-            records = native.count(source, aside, workers, engine, limit=limit, lists=tuple(concepts), most=most)
-            parts.append(_Part([one.path for one in records], [source.name], source.input))
-            if not stats.sources_of(con, parts[-1].paths):
-                raise UsageError(f"{source.input}: no record that the reader {source.reader!r} can use", advice="curate list sources")
+        records = [native.count(one, aside, workers, engine, limit=limit, lists=tuple(concepts), most=most) for one in sources]
+        parts += [_Part([r.path for r in found], [one.name], one.input) for one, found in zip(sources, records, strict=True)]
+        for spec, part in zip(sources, parts[len(manifests) :], strict=True):
+            if not stats.sources_of(con, part.paths):
+                raise UsageError(f"{spec.input}: no record that the reader {spec.reader!r} can use", advice="curate list sources")
         labels = _labels(parts)
         for part, named in zip(parts, labels, strict=True):
             stats.add(con, part.paths, named)
@@ -110,7 +109,8 @@ def open_subject(
             for one, named in zip(manifests, labels, strict=False):
                 _add_concepts(con, one, named, tuple(concepts), workers, engine)
         drawn = [draw_shards(one, at, named, _counts(con), most) for at, (one, named) in enumerate(zip(manifests, labels, strict=False))]
-        drawn += [draw_native([one.sample for one in records], labels[-1], most)] if source else []
+        natives = zip(records, labels[len(manifests) :], strict=True)
+        drawn += [draw_native([one.sample for one in found], named, most) for found, named in natives]
         sample, how = joined(drawn, most)
         names = tuple(label for named in labels for label in named.values())
         yield Subject(con, names, sample, how, manifests, tuple(labels[: len(manifests)]), lists)
@@ -132,8 +132,8 @@ def _is_ours(manifest: Manifest) -> bool:
     return bool(manifest.builder)
 
 
-def _tell(manifests: Sequence[Manifest], source: SourceSpec | None, work: str) -> None:
-    foreign = [one.folder for one in manifests if not _is_ours(one)] + ([source.input] if source else [])
+def _tell(manifests: Sequence[Manifest], sources: Sequence[SourceSpec], work: str) -> None:
+    foreign = [one.folder for one in manifests if not _is_ours(one)] + [one.input for one in sources]
     if foreign and not work:
         say(f"{', '.join(foreign)}: counted for this report alone; --work DIR keeps what is counted for the next one")
 

@@ -210,7 +210,7 @@ def test_shards_and_native_metadata_beside_each_other(built: str, tmp_path: Path
     lines = [f"{caption}\thttps://example.org/{i}.jpg" for i, caption in enumerate(("a cat", "two cats", "a cat of a cat")) for _ in (0, 1)]
     (tmp_path / "train.tsv").write_text("\n".join(lines) + "\n")
     source = source_of("cc3m", str(tmp_path / "train.tsv"), {})
-    with open_subject([built], engine="inline", source=source) as subject:
+    with open_subject([built], engine="inline", sources=[source]) as subject:
         native = next(label for label in subject.sources if "cc3m" in label)
         word, phrase = sayings(subject, "cat", 3)["sources"], sayings(subject, "a cat", 3)["sources"]
         expected = {subject.labels[0][source]: rows for source, rows in naive(built, "a cat").items()}

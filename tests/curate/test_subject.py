@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from curate.cli import main
 from curate.report import native, stats
 from curate.report.draw import BY_HASH, BY_RANK, BY_UID
 from curate.report.subject import Subject, most_repeated, open_subject, pointers, read_set
@@ -247,7 +248,7 @@ def test_native_metadata_is_what_its_reader_gives_cleaned(tmp_path: Path) -> Non
     source = native.source_of("cc12m", str(tmp_path / "*.tsv"), {})
     cleaned = [clean(caption) for caption in raw]
     work = tmp_path / "work"
-    with open_subject([], engine="inline", source=source, work=str(work), most=50) as subject:
+    with open_subject([], engine="inline", sources=[source], work=str(work), most=50) as subject:
         assert subject.sources == ("cc12m",)
         assert kind(subject, "samples", "'n'") == {"n": 301}
         words = Counter(word for caption in cleaned for word in tokens(caption))
@@ -259,10 +260,10 @@ def test_native_metadata_is_what_its_reader_gives_cleaned(tmp_path: Path) -> Non
         assert set(subject.sample["caption"].to_pylist()) <= set(cleaned) - {""}
         assert subject.sample["at"].null_count == 50
     kept = {path: path.stat().st_mtime_ns for path in (work / "statistics").iterdir()}
-    with open_subject([], engine="inline", source=source, work=str(work), most=50) as subject:
+    with open_subject([], engine="inline", sources=[source], work=str(work), most=50) as subject:
         assert subject.sample["uid"].to_pylist() == uids
     assert {path: path.stat().st_mtime_ns for path in (work / "statistics").iterdir()} == kept
-    with open_subject([], engine="inline", source=source, limit=10) as subject:
+    with open_subject([], engine="inline", sources=[source], limit=10) as subject:
         assert kind(subject, "samples", "'n'") == {"n": 10}
 
 
@@ -270,7 +271,7 @@ def test_native_metadata_beside_a_build_with_ones_own_concepts(make_shards: Make
     (tmp_path / "dogs.txt").write_text("dog\n")
     (tmp_path / "one.tsv").write_text("https://example.org/1.jpg\ttwo dogs and a dog\n")
     source = native.source_of("cc12m", str(tmp_path / "one.tsv"), {})
-    with open_subject([make_shards(12)], engine="inline", source=source, concepts=[str(tmp_path / "dogs.txt")]) as subject:
+    with open_subject([make_shards(12)], engine="inline", sources=[source], concepts=[str(tmp_path / "dogs.txt")]) as subject:
         assert subject.sources == ("drawn", "cc12m")
         assert kind(subject, "concept", "text", "cc12m")["dogs\tdog"] == 2
         assert len(subject.manifests) == len(subject.labels) == 1
@@ -291,5 +292,24 @@ def test_a_source_takes_its_own_options_alone() -> None:
 def test_metadata_without_a_usable_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none.tsv").write_text("")
     source = native.source_of("cc12m", str(tmp_path / "none.tsv"), {})
-    with pytest.raises(UsageError, match="no record"), open_subject([], engine="inline", source=source):
+    with pytest.raises(UsageError, match="no record"), open_subject([], engine="inline", sources=[source]):
         pass
+
+
+def test_all_sources_of_a_recipe_are_read_as_the_recipe_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Native metadata needs no images; a source's own name and caption rule count; what is kept aside is not mixed up."""
+    for name, text in (("one.tsv", "a red fox\thttp://x/1\n"), ("two.tsv", "a grey owl\thttp://x/2\nowls at night\thttp://x/3\n")):
+        (tmp_path / name).write_text(text)
+    recipe = tmp_path / "recipe.yaml"
+    sources = [f"{{name: {name}, reader: cc3m, input: {tmp_path}/{name}.tsv}}" for name in ("one", "two")]
+    recipe.write_text(f"sources: [{', '.join(sources)}]\nsamples: 10\n")
+    flags = ["report", "--config", str(recipe), "--work", str(tmp_path / "work"), "--engine", "inline", "--json"]
+    for _ in range(2):
+        assert main(flags) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["sources"] == [{"name": "one", "samples": 1}, {"name": "two", "samples": 2}]
+        assert found["vocabulary"]["sources"]["two"]["tokens"] == 6
+        assert found["ledger"] == {}
+    recipe.write_text("sources: []\n")
+    assert main(flags) == 2
+    assert "sources missing" in capsys.readouterr().err
