@@ -79,7 +79,7 @@ def test_native_metadata_has_the_words_of_its_captions(realdata: Path, reader: s
     chosen = [next(filter(None, map(clean, record.captions)), None) for record in records]
     words = Counter(word for caption in chosen if caption for word in tokens(caption))
     said = Counter(" ".join(tokens(caption)) or caption for caption in chosen if caption)
-    with open_subject([], engine="inline", source=source) as subject:
+    with open_subject([], engine="inline", sources=[source]) as subject:
         assert dict(subject.con.sql("SELECT word, count FROM words").fetchall()) == words
         assert subject.con.sql("SELECT sum(count)::BIGINT FROM others WHERE kind = 'samples'").fetchall() == [(len(records),)]
         assert subject.sample.num_rows == said.total()
