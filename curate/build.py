@@ -35,10 +35,7 @@ TASK_MODULES = (
     "curate.measure", "curate.write", "curate.report.examples", "curate.report.stats.warm",
 )  # fmt: skip
 OWN_MODULES = ("pyarrow.parquet", "duckdb", "yaml", "PIL.Image")
-REPORT_MODULES = (
-    "jinja2", "matplotlib.figure", "matplotlib.backends.backend_svg", "py3langid.langid",
-    "curate.report.build", "curate.report.spectrum",
-)  # fmt: skip
+REPORT_MODULES = ("curate.report.ready",)
 
 
 def build_shards(config: BuildConfig) -> int:
