@@ -116,7 +116,7 @@ def _images(values: dict[str, Any], style: dict[str, str], width: int) -> list[s
     for source, found in values["sources"].items():
         if found["width"] and found["height"] and found["bytes"] and found["aspect"]:
             side, size = found["shorter_side"], f"{found['width']['median']}x{found['height']['median']}"
-            row = (_name(source, style), found["width"]["n"], size, share(side["below"]["share"]) if side else "")
+            row = (_name(source, style), found["width"]["n"], size, share(side["below_share"]) if side else "")
             rows.append((*row, found["aspect"]["median"], _list(one["format"] for one in found["formats"] or []), found["bytes"]["median"]))
             lines.append(_spark(found["bytes"]["histogram"]["counts"], style.get(source, "")))
     header = ("source", "images", "median", f"< {values['side']} px", "aspect", "formats", "bytes")
@@ -146,7 +146,7 @@ def _method(values: dict[str, Any], style: dict[str, str], width: int) -> list[s
     rows = [(n, one["samples"], one["shards"], _known(one["seed"]), one["manifest"][:12]) for n, one in enumerate(values["sets"], start=1)]
     return [
         *_table(("set", "samples", "shards", "seed", "manifest"), rows, width),
-        "Counts are exact.\nLanguages and shorter sides are those of a random sample.",
+        "Counts are exact.\nLanguages are those of a random sample.",
     ]
 
 

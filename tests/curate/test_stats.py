@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from curate.report import readability, stats
 from curate.report.concepts import default_lists, forms_of
-from curate.report.stats import add_up, count_rows, merged, open_statistics, parts, path_of, read_statistics, write_statistics
+from curate.report.stats import add_up, count_rows, merged, parts, path_of, read_statistics, write_statistics
 from curate.report.wordcount import tokens
 from shards.manifest import Manifest, read_manifest
 from shards.schema import SIDECAR, arrow_schema
@@ -76,6 +76,7 @@ def naive(rows: Iterable[dict[str, Any]]) -> dict[tuple[Any, ...], tuple[int, in
         found += [(name, None, row[name]) for name in ("width", "height") if row[name] is not None]
         if row["width"] and row["height"]:
             found.append(("aspect", None, three(row["width"] / row["height"])))
+            found.append(("shorter_side", None, min(row["width"], row["height"])))
         found.append(("bytes", None, three(row["bytes"])))
         found += [("format", row["original_format"], None)] if row["original_format"] else []
         found += [("information", None, round(row["information"] * 10) / 10)] if row["information"] is not None else []
@@ -251,7 +252,7 @@ def test_a_cut_shard_is_counted_anew(make_shards: Callable[..., str], tmp_path: 
     before = [Path(path).read_bytes() for path in beside]
     shards = (whole.shards[0], whole.shards[1].cut(np.array([1, 2, 6])))
     cut = dataclasses.replace(whole, shards=shards, samples=11)
-    with open_statistics(cut, engine="inline") as con:
+    with add_up(parts(cut, str(tmp_path / "aside"), engine="inline")) as con:
         assert all_of(con) == naive(kept_rows(cut))
     assert [Path(path).read_bytes() for path in beside] == before
 
@@ -282,10 +283,10 @@ def test_another_sets_folder_is_read_and_never_written(make_shards: Callable[...
     assert sums(beside) == sums(found)
 
 
-def test_shards_without_sidecars_are_counted_from_their_tars(make_shards: Callable[..., str]) -> None:
+def test_shards_without_sidecars_are_counted_from_their_tars(make_shards: Callable[..., str], tmp_path: Path) -> None:
     ours = read_manifest(make_shards(12, per_shard=8))
     foreign = dataclasses.replace(ours, shards=tuple(dataclasses.replace(entry, sidecar_sha256="") for entry in ours.shards))
-    with open_statistics(foreign, engine="inline") as con:
+    with add_up(parts(foreign, str(tmp_path), engine="inline")) as con:
         found = all_of(con)
     assert found == {key: n for key, n in naive(kept_rows(ours)).items() if key[1] != "information"}
     for entry in foreign.shards:

@@ -54,7 +54,7 @@ def captions_of(counts: list[int]) -> dict[str, Any]:
 
 
 def images_of(counts: list[int]) -> dict[str, Any]:
-    side = {"below": {"share": 0.75}}
+    side = {"below_share": 0.75}
     kinds = {kind: spread(median, counts) for kind, median in (("width", 300), ("height", 200), ("aspect", 1.5), ("bytes", 12300))}
     return {**kinds, "shorter_side": side, "formats": [{"format": "JPEG", "share": 0.9}, {"format": "PNG", "share": 0.1}]}
 

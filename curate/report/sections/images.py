@@ -1,8 +1,7 @@
 """The images of each source: sizes, aspect, bytes, formats, how many show next to nothing, and a contact sheet drawn by rank.
 
 Widths and heights are exact. Aspect and bytes are counted by three digits: their quantiles are within 0.5%. How much an image
-shows (its `information`, see the filter near_constant) is counted by tenths. The shorter side, of which no statistics are
-kept, is estimated on the random sample.
+shows (its `information`, see the filter near_constant) is counted by tenths.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from curate.report.histograms import Histogram, described, draw, read, share, texts
-from curate.report.sampled import estimated, rows_of, shown
+from curate.report.sampled import rows_of, shown
 
 if TYPE_CHECKING:
     from curate.report.subject import Subject
@@ -19,16 +18,22 @@ SHEET = 24  # pictures of a contact sheet
 SIDE = 224  # pixels that a network of today sees of the shorter side
 NEAR_CONSTANT, FLAT = 3, 1  # gray levels; see curate/filters/near_constant.py
 # The kinds of histogram, by the decimals of their values; bytes and aspect spread over powers of ten.
-MEASURES = {"width": (0, False), "height": (0, False), "aspect": (2, True), "bytes": (0, True)}
+MEASURES = {"width": (0, False), "height": (0, False), "shorter_side": (0, False), "aspect": (2, True), "bytes": (0, True)}
 
 
 def collect(subject: Subject) -> dict[str, Any]:
-    """Return what is known of every source's images; None stands for what nobody measured.
+    """Return what is known of every source's images; None stands for what nobody measured, and nothing where there are none.
 
-    Per source: `samples` (a count), MEASURES (see `histograms.described`), `shorter_side`, `formats`, `information`, `sheet`.
+    Per source: `samples` (a count), MEASURES (see `histograms.described`), `formats`, `information`, `sheet`.
     """
     con, sources = subject.con, subject.sources
-    measured = {kind: described(read(con, kind), sources, digits, log=log) for kind, (digits, log) in MEASURES.items()}
+    histograms = {kind: read(con, kind) for kind in MEASURES}
+    if not (any(histograms.values()) or subject.sample["at"].null_count < subject.sample.num_rows):
+        return {}
+    measured = {kind: described(histograms[kind], sources, digits, log=log) for kind, (digits, log) in MEASURES.items()}
+    for source, one in histograms["shorter_side"].items():
+        below = one.below(SIDE)
+        measured["shorter_side"][source] |= {"below": below, "below_share": share(below, one.n)}
     counts = dict(con.execute("SELECT source, sum(count)::BIGINT FROM others WHERE kind = 'samples' GROUP BY source").fetchall())
     formats, information = texts(con, "format"), read(con, "information")
     found = {}
@@ -37,21 +42,11 @@ def collect(subject: Subject) -> dict[str, Any]:
         found[source] = {
             "samples": counts.get(source, 0),
             **{kind: measured[kind][source] for kind in MEASURES},
-            "shorter_side": _shorter_side(drawn),
             "formats": _formats(formats.get(source)),
             "information": _information(information.get(source)),
             "sheet": [shown(row) for row in drawn[:SHEET]],
         }
     return {"drawn": subject.drawn["order"], "side": SIDE, "near_constant": NEAR_CONSTANT, "flat": FLAT, "sources": found}
-
-
-def _shorter_side(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    sides = [min(row["width"], row["height"]) for row in rows if row["width"] and row["height"]]
-    if not sides:
-        return None
-    sides.sort()
-    below = sum(side < SIDE for side in sides)
-    return {"n": len(sides), "median": sides[(len(sides) - 1) // 2], "below": estimated(below, len(sides))}
 
 
 def _formats(counts: dict[str, int] | None) -> list[dict[str, Any]] | None:
@@ -73,6 +68,7 @@ def figures(values: dict[str, Any], colours: dict[str, str]) -> dict[str, str]:
     charts = {
         "width": ("Width", "pixels", False),
         "height": ("Height", "pixels", False),
+        "shorter_side": ("Shorter side", "pixels", False),
         "aspect": ("Aspect", "width / height", True),
         "bytes": ("Size of the image files", "bytes", True),
     }

@@ -9,8 +9,9 @@ A row is (source, kind, text, value, count, captions). What is counted stands in
 - `readability`: captions by what kind of text they are (`curate.report.readability`).
 - `caption`: captions that say the same, by a 52-bit hash of their words in order (of the text where it has no word). `text` is
   one of their spellings, where a shard has it twice; it is no key. Sorted by hash, so that a share of all is a prefix.
-- `width`, `height`: images by pixels, exactly. `aspect` (width / height), `bytes`: by value rounded to three digits, within 0.5%
-  of the true one. `information`: gray levels rounded to 0.1 (`curate.phash`). `format`: by the format they came in, or `unreadable`.
+- `width`, `height`, `shorter_side`: images by pixels, exact. `aspect` (width / height), `bytes`: by value rounded to three digits,
+  within 0.5% of the true one. `information`: gray levels rounded to 0.1 (`curate.phash`). `format`: by the format they came in, or
+  `unreadable`.
 - `samples`: how many there are.
 
 A shard's table lies in stats/NNNNN.parquet beside it and names what it was counted from, the sidecar or a foreign tar: one that
@@ -20,7 +21,7 @@ is out of date is seen, and counted anew. So is a cut shard's, whose samples are
 from curate.report.stats.counting import COUNTED, count_concepts, count_rows, spellings, version
 from curate.report.stats.duplicates import duplicates, most_repeated
 from curate.report.stats.files import ASIDE, is_current, parts, path_of, read_statistics, write_statistics
-from curate.report.stats.sums import add, add_up, open_statistics, open_sums, sources_of
+from curate.report.stats.sums import add, add_up, open_sums, sources_of
 from curate.report.stats.table import KEYS, merged, ordered, schema, three_digits
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
     "is_current",
     "merged",
     "most_repeated",
-    "open_statistics",
     "open_sums",
     "ordered",
     "parts",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from curate.report.wordcount import Counts
 
 COUNTED = ("source", "caption", "width", "height", "bytes", "original_format", "information")
-VERSION = 2
+VERSION = 3
 SPELLED = 500  # characters of a repeated caption
 
 
@@ -65,6 +65,8 @@ def _of_source(rows: pa.Table) -> Iterator[pa.Table]:
             yield histogram(name, rows[name].cast(pa.float64()))
     if "width" in names and "height" in names:
         known = rows.filter(pc.and_(pc.greater(rows["width"], 0), pc.greater(rows["height"], 0)))
+        shorter = pc.min_element_wise(known["width"], known["height"])
+        yield histogram("shorter_side", shorter.cast(pa.float64()))
         yield histogram("aspect", pa.array(three_digits(np.asarray(known["width"], np.float64) / np.asarray(known["height"]))))
     if "bytes" in names:
         yield histogram("bytes", pa.array(three_digits(np.asarray(rows["bytes"].drop_null(), np.float64))))

@@ -30,8 +30,8 @@ def duplicates(con: duckdb.DuckDBPyConnection, source: str) -> dict[str, Any]:
 def most_repeated(con: duckdb.DuckDBPyConnection, source: str, most: int) -> list[tuple[int, int, str | None]]:
     """Return (hash, count, text) of the captions that a source repeats most, all of them twice or more.
 
-    The counts are exact. `text` is one of the spellings, None where no shard has the caption twice: `Subject.spelled` looks it
-    up. Beyond MOST_CAPTIONS captions the list may lack some that no shard has twice.
+    The counts are exact. `text` is one of the spellings, None where no shard has the caption twice:
+    `curate.report.subject.most_repeated` looks it up. Beyond MOST_CAPTIONS captions the list may lack some that no shard has twice.
     """
     query = (
         "SELECT hash, count, text FROM captions WHERE source = $source AND count > 1 ORDER BY count DESC, text NULLS LAST, hash LIMIT $most"

@@ -7,10 +7,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from curate.report.stats.files import SHARES, parts
+from curate.report.stats.files import SHARES
 from curate.report.stats.table import HASHES
 from shards.core import fs
-from shards.manifest import Manifest
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,13 +26,6 @@ CREATE TABLE caption_shares (source VARCHAR, share DOUBLE, captions BIGINT);
 CREATE TABLE others (source VARCHAR, kind VARCHAR, text VARCHAR, value DOUBLE, count BIGINT, captions BIGINT);
 """
 _REST = "'word', 'bigram', 'caption'"
-
-
-@contextlib.contextmanager
-def open_statistics(manifest: Manifest, workers: int = 1, engine: str = "local") -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a connection to a set's statistics, all shards added up; see `open_sums` for its tables."""
-    with tempfile.TemporaryDirectory() as aside, add_up(parts(manifest, aside, workers, engine)) as con:
-        yield con
 
 
 @contextlib.contextmanager
