@@ -360,7 +360,7 @@ def test_workers_count_as_one_process_does(make_shards: Callable[..., str], tmp_
     assert sums(found) == naive(kept_rows(manifest))
 
 
-def test_remote_statistics(make_shards: Callable[..., str]) -> None:
+def test_remote_statistics(make_shards: Callable[..., str], tmp_path: Path) -> None:
     import fsspec
 
     memory = fsspec.filesystem("memory")
@@ -368,7 +368,7 @@ def test_remote_statistics(make_shards: Callable[..., str]) -> None:
     memory.put(manifest.folder, "/statistics", recursive=True)
     try:
         remote = read_manifest("memory://statistics")
-        with open_statistics(remote, engine="inline") as con:
+        with add_up(parts(remote, str(tmp_path), engine="inline")) as con:
             assert all_of(con) == naive(kept_rows(manifest))
         assert memory.exists("/statistics/stats/00002.parquet")
     finally:
