@@ -136,6 +136,13 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
+def compile_templates() -> None:
+    """Compile all templates, as the first page would."""
+    environment = _environment()
+    for name in environment.list_templates():
+        environment.get_template(name)
+
+
 def sha256(text: str) -> str:
     """Return the hash of a style sheet or script as a content security policy names it."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,10 +1,10 @@
-"""Importing this loads what a report takes long to load: a build does it while its workers get ready."""
-
-import jinja2  # noqa: F401
-import matplotlib.backends.backend_svg  # noqa: F401
+"""Importing this does what a report takes long to do once: a build does it while its workers get ready."""
 
 import curate.report.build
 import curate.report.spectrum  # noqa: F401
 from curate.filters import language
+from curate.report import page, plots
 
 language._identifier()  # unpacks the model
+page.compile_templates()
+plots.lines("first", "", {"": ([0, 1], [0, 1])}, {"": plots.PALETTE[0]}, x="", y="")  # loads matplotlib and its fonts
