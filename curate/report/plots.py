@@ -158,6 +158,7 @@ def page_svg(svg: str, name: str, title: str) -> str:
     svg = re.sub(r' style="([^"]*)"', _attributes, svg)
     # Ids are counted afresh in each file (figure_1, patch_2): on one page they must differ, and only clip paths are referred to.
     svg = re.sub(r' id="(?!m|p[0-9a-f]{10})[^"]*"', "", svg)
+    svg = svg.replace("xlink:href", "href")
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, variable)
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
