@@ -51,16 +51,18 @@ class Options:
 
 
 def measurer(options: Options) -> Callable[[Facts], tuple[str, float]]:
-    """Return the function that names the language of a caption, with its probability; '' and 0 where there is no letter."""
-    identifier = _identifier()
+    """Return the function that measures the language of a caption, with its probability."""
 
     def measure(facts: Facts) -> tuple[str, float]:
-        if not any(map(str.isalpha, facts.caption)):
-            return "", 0.0
-        code, confidence = identifier.classify(facts.caption)
+        code, confidence = identify(facts.caption)
         return code, round(confidence, 4)
 
     return measure
+
+
+def identify(text: str) -> tuple[str, float]:
+    """Return a text's language (ISO 639) and its probability; '' and 0 where there is no letter."""
+    return _identifier().classify(text) if any(map(str.isalpha, text)) else ("", 0.0)
 
 
 @cache

@@ -57,7 +57,7 @@ def render_page(
         given: more for the template.
     """
     here = Path(__file__).parent
-    page = _environment().get_template(template)
+    page = template_environment().get_template(template)
     fixed = {
         "sources": sources,
         "classes": {source: f"c{i % CLASSES}" for i, source in enumerate(sources)},
@@ -119,7 +119,8 @@ def _smaller(content: bytes, side: int, quality: int) -> bytes:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def template_environment() -> jinja2.Environment:
+    """Return what renders the templates of `templates/`, with the page's filters: made once, so that each is compiled once."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -138,7 +139,7 @@ def _environment() -> jinja2.Environment:
 
 def compile_templates() -> None:
     """Compile all templates, as the first page would."""
-    environment = _environment()
+    environment = template_environment()
     for name in environment.list_templates():
         environment.get_template(name)
 

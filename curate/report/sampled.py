@@ -16,7 +16,7 @@ UNSURE, NONE = "unsure", "none"
 _Z = 1.959963984540054  # the normal distribution's quantile at 0.975
 
 
-def rows_of(sample: pa.Table, source: str) -> list[dict[str, Any]]:
+def sample_of(sample: pa.Table, source: str) -> list[dict[str, Any]]:
     """Return the sample's rows of a source, lowest rank first."""
     import pyarrow.compute as pc
 
@@ -45,16 +45,12 @@ def languages(captions: Sequence[str]) -> dict[str, Any] | None:
     UNSURE are those that the model (py3langid) is not sure of, such as very short ones; NONE those without a letter.
     None where there is no caption.
     """
-    from curate.filters.language import _identifier
+    from curate.filters.language import identify
 
     codes: Counter[str] = Counter()
     for caption in captions[:CAPTIONS]:
-        text = caption[:CHARACTERS]
-        if not any(map(str.isalpha, text)):
-            codes[NONE] += 1
-            continue
-        code, confidence = _identifier().classify(text)
-        codes[code if confidence >= CONFIDENCE else UNSURE] += 1
+        code, confidence = identify(caption[:CHARACTERS])
+        codes[(code if confidence >= CONFIDENCE else UNSURE) if code else NONE] += 1
     n = codes.total()
     order = sorted(codes.items(), key=lambda item: (-item[1], item[0]))
     return {"n": n, "shares": [{"code": code, **estimated(count, n)} for code, count in order]} if n else None

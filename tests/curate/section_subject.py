@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curate.report.page import _environment
+from curate.report.page import template_environment
 from curate.report.stats import add_up, count_rows, write_statistics
 from curate.report.subject import Subject
 
@@ -67,7 +67,7 @@ class Page(HTMLParser):
 
 def page_of(name: str, values: dict[str, Any], pictures: dict[str, str] | None = None) -> Page:
     """Render a section alone, without its charts."""
-    template = _environment().get_template(f"{name}.html")
+    template = template_environment().get_template(f"{name}.html")
     sources = list(values["sources"])
     classes = {source: f"c{i}" for i, source in enumerate(sources)}
     given = {"values": values, "figures": {}, "classes": classes, "pictures": pictures or {}, "sources": sources, "report": {name: values}}

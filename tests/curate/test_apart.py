@@ -165,7 +165,7 @@ def test_equal_samples_in_any_order_give_equal_words(tmp_path: Path) -> None:
 
 
 def printed(found: dict[str, Any], sources: list[str], pictures: dict[str, str] | None = None) -> str:
-    template = page._environment().get_template("apart.html")
+    template = page.template_environment().get_template("apart.html")
     classes = {s: f"c{i}" for i, s in enumerate(sources)}
     return template.render(values=found, figures={}, classes=classes, pictures=pictures or {}, sources=sources)
 

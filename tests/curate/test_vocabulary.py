@@ -125,7 +125,7 @@ def test_no_words_at_all(tmp_path: Path, captions: list[Any]) -> None:
 
 def printed(found: dict[str, Any], sources: list[str]) -> str:
     figures = vocabulary.figures(found, colours_of(sources))
-    template = page._environment().get_template("vocabulary.html")
+    template = page.template_environment().get_template("vocabulary.html")
     return template.render(values=found, figures=figures, classes={s: f"c{i}" for i, s in enumerate(sources)}, pictures={}, sources=sources)
 
 

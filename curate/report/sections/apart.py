@@ -96,13 +96,13 @@ def _apart(con: duckdb.DuckDBPyConnection, source: str, n: int, others: int) -> 
 
 def _samples(sample: pa.Table, listed: dict[str, set[str]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Return rows of the sample for each listed word of a source, at most SAMPLES, in the sample's order: lowest rank first."""
-    from curate.report.sampled import rows_of, shown
+    from curate.report.sampled import sample_of, shown
     from curate.report.wordcount import tokens
 
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for source, words in listed.items():
         found[source] = {word: [] for word in sorted(words)}
-        for row in rows_of(sample, source):
+        for row in sample_of(sample, source):
             for word in words.intersection(tokens(row["caption"] or "")):
                 if len(found[source][word]) < SAMPLES:
                     found[source][word].append(shown(row))

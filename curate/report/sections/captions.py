@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from curate.report import wordcount
 from curate.report.histograms import Histogram, described, draw, read, share, texts
 from curate.report.readability import CLASSES, readability
-from curate.report.sampled import languages, rows_of, shown
+from curate.report.sampled import languages, sample_of, shown
 from curate.report.stats import duplicates
 from curate.report.subject import Subject, most_repeated
 
@@ -50,7 +50,7 @@ def collect(subject: Subject) -> dict[str, Any]:
     readable = texts(con, "readability")
     found = {}
     for source in sources:
-        rows = [row for row in rows_of(subject.sample, source) if row["caption"] is not None]
+        rows = [row for row in sample_of(subject.sample, source) if row["caption"] is not None]
         lengths = np.array([len(wordcount.tokens(row["caption"])) for row in rows], np.int64)  # no compiled loop to load
         found[source] = {
             "captions": words[source].n if source in words else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from curate.report.histograms import Histogram, described, draw, read, share, texts
-from curate.report.sampled import rows_of, shown
+from curate.report.sampled import sample_of, shown
 
 if TYPE_CHECKING:
     from curate.report.subject import Subject
@@ -38,7 +38,7 @@ def collect(subject: Subject) -> dict[str, Any]:
     formats, information = texts(con, "format"), read(con, "information")
     found = {}
     for source in sources:
-        drawn = rows_of(subject.sample, source)
+        drawn = sample_of(subject.sample, source)
         found[source] = {
             "samples": counts.get(source, 0),
             **{kind: measured[kind][source] for kind in MEASURES},
