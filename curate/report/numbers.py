@@ -6,6 +6,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from curate.report.stats import totals
 from shards.core.errors import RunError
 
 if TYPE_CHECKING:
@@ -45,5 +46,5 @@ def collect(subject: Subject) -> dict[str, Any]:
 
 
 def _sources(subject: Subject) -> list[dict[str, Any]]:
-    counts = dict(subject.con.execute("SELECT source, sum(count)::BIGINT FROM others WHERE kind = 'samples' GROUP BY source").fetchall())
+    counts = totals(subject.con, "samples")
     return [{"name": name, "samples": counts.get(name, 0)} for name in subject.sources]

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from curate.report import wordcount
+from curate.report import stats, wordcount
 from curate.report.stats.rows import rows_of
 from curate.report.terminal import BOLD, share, styles
 from shards.core import console
@@ -58,8 +58,7 @@ def sayings(subject: Subject, word: str, most: int) -> dict[str, Any]:
 def _counted(subject: Subject, phrase: list[str]) -> dict[str, dict[str, Any]]:
     """Return the counts that the statistics know of each source; None is what only the captions can tell."""
     con = subject.con
-    tokens = dict(con.execute("SELECT source, sum(count)::BIGINT FROM words GROUP BY source").fetchall())
-    everything = dict(con.execute("SELECT source, sum(count)::BIGINT FROM others WHERE kind = 'words' GROUP BY source").fetchall())
+    tokens, everything = stats.token_counts(con), stats.totals(con, "words")
     one = "SELECT source, count, captions FROM words WHERE word = $1"
     pairs = [f"{a} {b}" for a, b in itertools.pairwise(phrase)]
     least = "SELECT source, min(count), count(*) FROM bigrams WHERE list_contains($1, bigram) GROUP BY source"

@@ -108,7 +108,8 @@ def open_subject(
         if concepts:
             for one, named in zip(manifests, labels, strict=False):
                 _add_concepts(con, one, named, tuple(concepts), workers, engine)
-        drawn = [draw_shards(one, at, named, _counts(con), most) for at, (one, named) in enumerate(zip(manifests, labels, strict=False))]
+        counts = stats.totals(con, "samples")
+        drawn = [draw_shards(one, at, named, counts, most) for at, (one, named) in enumerate(zip(manifests, labels, strict=False))]
         natives = zip(records, labels[len(manifests) :], strict=True)
         drawn += [draw_native([one.sample for one in found], named, most) for found, named in natives]
         sample, how = joined(drawn, most)
@@ -163,10 +164,6 @@ def numbered(names: Sequence[str]) -> list[str]:
         seen[name] += 1
         found.append(f"{name} ({seen[name]})" if total[name] > 1 else name)
     return found if len(set(found)) == len(found) else numbered(found)
-
-
-def _counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    return dict(con.execute("SELECT source, sum(count)::BIGINT FROM others WHERE kind = 'samples' GROUP BY source").fetchall())
 
 
 @dataclass(frozen=True)

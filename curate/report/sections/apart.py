@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from curate.report import stats
 from curate.report.sections.vocabulary import pool_words
 from curate.report.stopwords import STOP_WORDS
 from curate.report.subject import Subject
@@ -52,7 +53,7 @@ def collect(subject: Subject) -> dict[str, Any]:
     With one source, or fewer that say anything, there is nothing to compare, and both are empty.
     """
     con = subject.con
-    tokens = {source: n for source, n in con.execute("SELECT source, sum(count)::BIGINT FROM words GROUP BY source").fetchall() if n}
+    tokens = {source: n for source, n in stats.token_counts(con).items() if n}
     compared = [source for source in subject.sources if source in tokens] if len(tokens) > 1 else []
     total = sum(tokens.values())
     if compared:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from curate.report import plots
 from curate.report.concepts import ConceptList, shared_forms
+from curate.report.histograms import share
+from curate.report.stats import totals
 
 if TYPE_CHECKING:
     from curate.report.subject import Subject
@@ -25,8 +27,7 @@ def collect(subject: Subject) -> dict[str, Any]:
     how many classes are expected in a random sample of as many captions as the smallest source has. `share` is of the set's
     classes; at the head and the tail it is of the source's captions.
     """
-    query = "SELECT source, sum(count)::BIGINT FROM others WHERE kind = 'words' GROUP BY source"
-    known = dict(subject.con.execute(query).fetchall())
+    known = totals(subject.con, "words")
     captions = {source: known.get(source, 0) for source in subject.sources}
     if not any(captions.values()):
         return {}
@@ -85,7 +86,7 @@ def _of_source(source: str, of_class: dict[str, tuple[int, int]], captions: int,
     return {
         "source": source,
         "captions": captions,
-        "covered": [{"least": least, "classes": n, "share": round(n / len(of_class), 6)} for least, n in zip(LEAST, covered, strict=True)],
+        "covered": [{"least": least, "classes": n, "share": share(n, len(of_class))} for least, n in zip(LEAST, covered, strict=True)],
         "equal": expected,
         "equal_share": None if expected is None else round(expected / len(of_class), 6),
         "mentions": mentions,
@@ -139,8 +140,8 @@ def _coverage(values: dict[str, Any], colours: dict[str, str]) -> str:
         for place, (nr, source) in enumerate(sources):
             # Sources lie a little above one another, so that equal shares stay apart.
             offset = 0.6 * ((place + 0.5) / len(sources) - 0.5)
-            share = [one["sources"][nr]["equal_share"] for one in sets]
-            drawn.axes.plot(share, [row + offset for row in range(len(sets))], "o", markersize=5, color=colours[source])
+            shares = [one["sources"][nr]["equal_share"] for one in sets]
+            drawn.axes.plot(shares, [row + offset for row in range(len(sets))], "o", markersize=5, color=colours[source])
         drawn.axes.set_yticks(range(len(sets)), [textwrap.fill(f"{one['name']} ({one['classes']:,})", 22) for one in sets])
         drawn.axes.set_ylim(len(sets) - 0.5, -0.5)
         drawn.axes.set_xlim(-0.02, 1.02)

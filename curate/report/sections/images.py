@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.report.histograms import Histogram, described, draw, read, share, texts
 from curate.report.sampled import sample_of, shown
+from curate.report.stats import totals
 
 if TYPE_CHECKING:
     from curate.report.subject import Subject
@@ -34,7 +35,7 @@ def collect(subject: Subject) -> dict[str, Any]:
     for source, one in histograms["shorter_side"].items():
         below = one.below(SIDE)
         measured["shorter_side"][source] |= {"below": below, "below_share": share(below, one.n)}
-    counts = dict(con.execute("SELECT source, sum(count)::BIGINT FROM others WHERE kind = 'samples' GROUP BY source").fetchall())
+    counts = totals(con, "samples")
     formats, information = texts(con, "format"), read(con, "information")
     found = {}
     for source in sources:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from curate.report.examples import DUPLICATE, GROUPS, read_examples
+from curate.report.histograms import share
 from curate.report.recipe import read_recipe
 from curate.report.tables import has_ledger, open_ledger
 from shards.core import registry
@@ -105,11 +106,11 @@ def _entry(name: str, counts: dict[tuple[str, str], int], filters: list[str]) ->
     for reason in in_order({reason for decision, reason in counts if decision == "dropped"}, filters):
         n = counts["dropped", reason]
         left -= n
-        dropped.append({"reason": reason, "why": why(reason), "count": n, "share": _share(n, inputs), "left": left})
+        dropped.append({"reason": reason, "why": why(reason), "count": n, "share": share(n, inputs), "left": left})
     entry: dict[str, Any] = {"name": name, "inputs": inputs, "dropped": dropped, "dropped_count": sum(d["count"] for d in dropped)}
     for decision in DECISIONS[:3]:
         n = counts.get((decision, ""), 0)
-        entry[decision] = {"count": n, "share": _share(n, inputs)}
+        entry[decision] = {"count": n, "share": share(n, inputs)}
     return entry
 
 
@@ -127,10 +128,6 @@ def _check(entry: dict[str, Any], said: dict[str, Any]) -> None:
             f"{expected}, dropped {expected_dropped}, as the manifest says",
             "shards verify",
         )
-
-
-def _share(n: int, of: int) -> float:
-    return round(n / of, 6) if of else 0.0
 
 
 def in_order(reasons: Iterable[str], filters: list[str]) -> list[str]:
@@ -156,9 +153,9 @@ def _total(sources: list[dict[str, Any]]) -> dict[str, Any]:
     total: dict[str, Any] = {"inputs": inputs}
     for decision in DECISIONS[:3]:
         n = sum(s[decision]["count"] for s in sources)
-        total[decision] = {"count": n, "share": _share(n, inputs)}
+        total[decision] = {"count": n, "share": share(n, inputs)}
     n = sum(s["dropped_count"] for s in sources)
-    return {**total, "dropped": {"count": n, "share": _share(n, inputs)}}
+    return {**total, "dropped": {"count": n, "share": share(n, inputs)}}
 
 
 def _duplicates(con: duckdb.DuckDBPyConnection, shown: dict[tuple[Any, ...], list[dict[str, Any]]]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from curate.report.histograms import share
+from curate.report.stats import token_counts, totals
 from curate.report.stopwords import STOP_WORDS
 from curate.report.subject import Subject
 
@@ -25,8 +27,8 @@ def collect(subject: Subject) -> dict[str, Any]:
     """
     con, sources = subject.con, subject.sources
     pool_words(con)
-    equal = con.execute("SELECT coalesce(min(n), 0)::BIGINT FROM (SELECT sum(count) AS n FROM words GROUP BY source)").fetchall()[0][0]
-    captions = dict(con.execute("SELECT source, sum(count)::BIGINT FROM others WHERE kind = 'words' GROUP BY source").fetchall())
+    equal = min(token_counts(con).values(), default=0)
+    captions = totals(con, "words")
     own = "(SELECT * FROM words WHERE source = $source)", "(SELECT * FROM bigrams WHERE source = $source)"
     summed = "bigrams" if len(sources) == 1 else "(SELECT bigram, sum(count)::BIGINT AS count FROM bigrams GROUP BY bigram)"
     table = _table(con, sources)
@@ -62,7 +64,7 @@ def _described(con: duckdb.DuckDBPyConnection, words: str, bigrams: str, given: 
         "tokens": tokens,
         "types": n,
         "hapax": hapax,
-        "hapax_share": round(hapax / n, 6) if n else 0.0,
+        "hapax_share": share(hapax, n),
         "rarefied": {"tokens": equal, "types": round(float(spectrum.rarefied(counts, types, np.array([equal]))[0]))},
         "heaps": spectrum.heaps(counts, types),
         "zipf": spectrum.zipf(counts, types),

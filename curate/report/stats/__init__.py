@@ -21,7 +21,7 @@ is out of date is seen, and counted anew. So is a cut shard's, whose samples are
 from curate.report.stats.counting import COUNTED, count_concepts, count_rows, spellings, version
 from curate.report.stats.duplicates import duplicates, most_repeated
 from curate.report.stats.files import ASIDE, is_current, parts, path_of, read_statistics, write_statistics
-from curate.report.stats.sums import add, add_up, open_sums, sources_of
+from curate.report.stats.sums import add, add_up, open_sums, sources_of, token_counts, totals
 from curate.report.stats.table import KEYS, merged, ordered, schema, three_digits
 
 __all__ = [
@@ -45,6 +45,8 @@ __all__ = [
     "sources_of",
     "spellings",
     "three_digits",
+    "token_counts",
+    "totals",
     "version",
     "write_statistics",
 ]

@@ -81,6 +81,17 @@ def add(con: duckdb.DuckDBPyConnection, paths: Sequence[str], labels: Mapping[st
     con.execute("DROP TABLE rest")
 
 
+def totals(con: duckdb.DuckDBPyConnection, kind: str) -> dict[str, int]:
+    """Return {label: how many} of a kind of `others`: its samples (`samples`), its captions (`words`), its images (`width`)."""
+    query = "SELECT source, sum(count)::BIGINT FROM others WHERE kind = $kind GROUP BY source"
+    return dict(con.execute(query, {"kind": kind}).fetchall())
+
+
+def token_counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Return {label: how many words its captions have in all}."""
+    return dict(con.execute("SELECT source, sum(count)::BIGINT FROM words GROUP BY source").fetchall())
+
+
 def sources_of(con: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> set[str]:
     """Return the names of the sources in some files."""
     if not paths:
@@ -101,9 +112,8 @@ def _reach(con: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> None:
 
 def _add_captions(con: duckdb.DuckDBPyConnection, given: dict[str, object]) -> None:
     """Fill the tables of captions with those of one source."""
-    one = {name: given[name] for name in ("label",)}
-    query = "SELECT coalesce(sum(count), 0)::BIGINT FROM others WHERE kind = 'words' AND source = $label"
-    total = con.execute(query, one).fetchall()[0][0]
+    one = {"label": given["label"]}
+    total = totals(con, "words").get(str(given["label"]), 0)
     share = next((share for share in reversed(SHARES) if share * total <= MOST_CAPTIONS), SHARES[0])
     con.execute("INSERT INTO caption_shares VALUES ($label, $share, $total)", one | {"share": share, "total": total})
     rows = "FROM read_parquet($paths) WHERE kind = 'caption' AND source = $source AND value"
