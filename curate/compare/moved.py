@@ -9,13 +9,10 @@ from curate.report.histograms import share
 from curate.report.tables import has_ledger, ledger
 from shards.manifest import entries
 from shards.reader import Shard
-from shards.sample import IMAGE_EXTENSIONS
 from shards.schema import REASONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from curate.report.examples import Pointer
 
 EXAMPLES = 6  # of each decision and reason
 
@@ -101,7 +98,7 @@ def why(decision: str, reason: str) -> str:
 
 
 def samples_at(one: Loaded, places: list[int]) -> dict[int, dict[str, Any]]:
-    """Return uid, caption and the name of the picture of a set's samples, by their place in it."""
+    """Return uid, caption and the name of the picture (`pictures.pointers`) of a set's samples, by their place in it."""
     assert one.manifest is not None
     found: dict[int, dict[str, Any]] = {}
     left = sorted(set(places))
@@ -123,19 +120,3 @@ def _texts(shard: Shard, places: list[int]) -> pa.Table:
         return rows.take(pa.array(places))
     captions = [shard.read(i, "txt").decode("utf-8", "replace") if any(m.ext == "txt" for m in shard.groups[i]) else "" for i in places]
     return pa.table({"uid": [shard.key(i).rpartition("/")[2] for i in places], "caption": captions})
-
-
-def pointers(sets: list[Loaded], names: list[str]) -> dict[str, Pointer]:
-    """Return where the pictures lie that `samples_at` named, as (path, offset, size); a sample without an image is left out."""
-    by_shard: dict[tuple[int, int], list[int]] = {}
-    for at, number, place in (map(int, name.split("/")) for name in names):
-        by_shard.setdefault((at, number), []).append(place)
-    found: dict[str, Pointer] = {}
-    for (at, number), places in by_shard.items():
-        manifest = sets[at].manifest
-        assert manifest is not None
-        with Shard(manifest, manifest.shards[number]) as shard:
-            for place in places:
-                if image := next((m for m in shard.groups[place] if m.ext.lower() in IMAGE_EXTENSIONS), None):
-                    found[f"{at}/{number}/{place}"] = (shard.path, image.offset, image.size)
-    return found

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from curate.compare.load import Loaded
-from curate.compare.moved import pointers
 from curate.compare.overlap import KINDS
 from shards.core import fs
 
@@ -24,15 +23,13 @@ ROW, MARGIN = 0.32, 0.9  # inches of a chart
 
 def write_page(path: str, found: dict[str, Any], sets: list[Loaded], workers: int = 1, engine: str = "local") -> None:
     """Write a comparison as HTML, and as JSON beside it; equal sets give equal bytes."""
-    from curate.report.examples import thumbnails
     from curate.report.page import named, render_page
+    from curate.report.pictures import of_samples
     from curate.report.plots import colours_of
 
     labels = [one["name"] for one in found["sets"]]
     present = [(name, heading) for name, heading in SECTIONS.items() if name == "method" or found.get(name)]
-    places = pointers(sets, list(dict.fromkeys(name for _, name in named(found))))
-    made = dict(thumbnails(sorted(set(places.values())), workers, engine))
-    pictures = {name: picture for name, place in places.items() if (picture := made.get(place))}
+    pictures = of_samples([one.manifest for one in sets], dict.fromkeys(name for _, name in named(found)), workers, engine)
     drawn = figures(found, colours_of(labels))
     page = render_page("compare.html", found, pictures, labels, present, report=found, figures=drawn, cells=cells(found["overlap"]))
     fs.write_text(path.removesuffix(".html") + ".json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")

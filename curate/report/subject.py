@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from curate.report import native, stats
 from curate.report.concepts import ConceptList, default_lists, lists_with, read_list
 from curate.report.draw import MOST, draw_native, draw_shards, joined
-from curate.report.stats.rows import image_of, rows_of
+from curate.report.stats.rows import rows_of
 from shards.core import fs
 from shards.core.console import say
 from shards.core.engine import Done, map_unordered
@@ -38,8 +38,8 @@ class Subject:
     `con`: a connection with the tables of `stats.open_sums`, whose column `source` holds labels.
     `sources`: the labels, in the order of the sets and their recipes: the order of colours.
     `sample`: an honest random sample, at most `drawn["most"]` rows of each source, lowest ranks first, with the columns
-    source (label), uid, caption, width, height, bytes, and `at`: the name of the sample's picture, for `pointers`, null where
-    there is none.
+    source (label), uid, caption, width, height, bytes, and `at`: the name of the sample's picture, for `pictures.pointers`,
+    null where there is none.
     `drawn`: how the sample was drawn, in plain values for the JSON: `most` rows of each source, `rows` in all, `order` in words.
     `manifests`: the sets that have shards; native metadata has none.
     `labels`: for each of `manifests`, its own names of sources and their labels.
@@ -197,22 +197,6 @@ def _add_concepts(
             "INSERT INTO others VALUES (?, ?, ?, NULL, ?, ?)",
             [(labels[row["source"] or ""], row["kind"], row["text"], row["count"], row["captions"]) for row in rows],
         )
-
-
-def pointers(subject: Subject, names: Iterable[str]) -> dict[str, tuple[str, int, int]]:
-    """Return (tar, offset, size) of the images of samples, by the name in `Subject.sample`'s column `at`: none where there is none."""
-    wanted: dict[tuple[int, int], list[int]] = {}
-    for name in names:
-        number, entry, position = map(int, name.split("/"))
-        wanted.setdefault((number, entry), []).append(position)
-    found = {}
-    for (number, entry), positions in wanted.items():
-        manifest = subject.manifests[number]
-        with Shard(manifest, manifest.shards[entry]) as shard:
-            for position in positions:
-                if image := image_of(shard.groups[position]):
-                    found[f"{number}/{entry}/{position}"] = (shard.path, image.offset, image.size)
-    return found
 
 
 def most_repeated(subject: Subject, source: str, most: int) -> list[dict[str, Any]]:

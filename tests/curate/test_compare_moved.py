@@ -13,8 +13,8 @@ from report_synthetic import Row, picture, write_build
 
 from curate import cli
 from curate.compare.load import load
-from curate.compare.moved import pointers
 from curate.compare.recipes import recipes
+from curate.report.pictures import pointers
 from shards import cli as shards_cli
 from shards.core import fs
 from shards.manifest import read_manifest
@@ -131,7 +131,7 @@ def test_pictures_are_those_of_the_samples(builds: tuple[str, str], capsys) -> N
     con, sets, _ = load(builds, look=False)
     con.close()
     examples = [e for side in "ab" for w in moved["went"][side] for e in w["examples"]]
-    places = pointers(sets, [e["picture"] for e in examples])
+    places = pointers([one.manifest for one in sets], [e["picture"] for e in examples])
     assert len(places) == len(examples) > 10
     for example in examples:
         path, offset, size = places[example["picture"]]

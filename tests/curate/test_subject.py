@@ -19,7 +19,8 @@ from PIL import Image
 from curate.cli import main
 from curate.report import native, stats
 from curate.report.draw import BY_HASH, BY_RANK, BY_UID
-from curate.report.subject import Subject, most_repeated, open_subject, pointers, read_set
+from curate.report.pictures import pointers
+from curate.report.subject import Subject, most_repeated, open_subject, read_set
 from curate.report.wordcount import tokens
 from shards.core.errors import UsageError
 from shards.manifest import read_manifest
@@ -98,7 +99,7 @@ def test_foreign_tars_are_counted_from_captions_and_heads_of_images(foreign: Pat
         assert {row["uid"]: row["caption"] for row in rows} == CAPTIONS
         assert subject.drawn == {"most": 5_000, "rows": 8, "order": BY_HASH}
         names = {row["uid"]: row["at"] for row in rows}
-        found = pointers(subject, names.values())
+        found = pointers(subject.manifests, names.values())
         for key, content in (("one", encoded((20, 10))), ("two", encoded((7, 9), "PNG"))):
             path, offset, size = found[names[key]]
             assert Path(path).read_bytes()[offset : offset + size] == content
@@ -158,7 +159,7 @@ def test_sources_of_one_name_in_two_sets_are_told_apart(make_shards: MakeShards)
         assert dict(Counter(subject.sample["source"].to_pylist())) == dict(zip(subject.sources, (12, 20, 5), strict=True))
         row = subject.sample.filter(pc.equal(subject.sample["source"], subject.sources[1])).to_pylist()[9]
         assert row["at"].startswith("1/1/")
-        (place,) = pointers(subject, [row["at"]]).values()
+        (place,) = pointers(subject.manifests, [row["at"]]).values()
         assert place[0].startswith(b)
 
 
@@ -207,7 +208,7 @@ def test_builds_that_were_merged_are_drawn_by_their_sizes(make_shards: MakeShard
     large, small = make_shards(60, "large", per_shard=4), make_shards(20, "small", per_shard=4, seed=1)
     assert cli.main(["merge", large, small, "--output", str(tmp_path / "both")]) == 0
     with open_subject([str(tmp_path / "both")], engine="inline", most=32) as subject:
-        folders = Counter(Path(place[0]).parent.name for place in pointers(subject, subject.sample["at"].to_pylist()).values())
+        folders = Counter(Path(place[0]).parent.name for place in pointers(subject.manifests, subject.sample["at"].to_pylist()).values())
     assert folders == {"large": 24, "small": 8}
 
 
