@@ -233,7 +233,7 @@ def read_index(path: str) -> list[list[Member]]:
     if not fs.exists(index):
         with fs.open_read(path) as file:
             return list(samples(walk(file, path)))
-    return parse_index(fs.read_text(index), index)
+    return parse_index(fs.read_bytes(index).decode("utf-8", "surrogateescape"), index)  # as names in the tar are
 
 
 def parse_index(text: str, name: str = "idx") -> list[list[Member]]:

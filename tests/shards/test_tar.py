@@ -13,6 +13,7 @@ import pytest
 
 from shards import tar
 from shards.core.errors import ProvenderError, TornFileError, UsageError
+from shards.index import index
 
 
 def _write(path: Path, members: dict[str, bytes], *, format: int = tarfile.USTAR_FORMAT) -> None:
@@ -162,3 +163,11 @@ def test_a_torn_index_says_so(text):
 
 def test_version_1_1_of_the_index_is_read():
     assert tar.parse_index("v1.1 1\njpg 512 3 txt 1536 1\n") == [[tar.Member("0.jpg", 512, 3), tar.Member("0.txt", 1536, 1)]]
+
+
+def test_an_index_holds_names_that_are_no_utf8(tmp_path):
+    _write(tmp_path / "0.tar", {"\udcff.jpg": b"x", "é.jpg": b"yy"}, format=tarfile.GNU_FORMAT)
+    walked = tar.read_index(str(tmp_path / "0.tar"))
+    assert index(str(tmp_path), engine="inline").shards[0].index_sha256
+    assert tar.read_index(str(tmp_path / "0.tar")) == walked
+    assert [member.name for (member,) in walked] == ["\udcff.jpg", "é.jpg"]
