@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from curate.images import ImagePolicy, ImageRefusedError, open_image
+from curate.report.stats.rows import caption_of, image_of, key_of
 from shards.manifest import Manifest
 from shards.reader import Shard
-from shards.sample import IMAGE_EXTENSIONS
 from shards.schema import arrow_schema
 
 if TYPE_CHECKING:
@@ -64,13 +64,15 @@ def _of_images(shard: Shard, look: bool) -> pa.Table:
 
     rows = []
     for i, group in enumerate(shard.groups):
-        text = next((m for m in group if m.ext == "txt"), None)
-        caption = shard.read_range(text.offset, text.size).decode("utf-8", "replace") if text else ""
-        image = next((m for m in group if m.ext.lower() in IMAGE_EXTENSIONS), None)
-        found = _look(shard.read_range(image.offset, image.size)) if image and look else {}
-        rows.append({"uid": shard.key(i).rpartition("/")[2], "caption": caption} | found)
+        image = image_of(group)
+        rows.append(texts(shard, i) | (_look(shard.read_range(image.offset, image.size)) if image and look else {}))
     empty = {name: "" if kind == "string" else 0 for name, kind in COLUMNS}
     return pa.Table.from_pylist([empty | row for row in rows], arrow_schema(COLUMNS))
+
+
+def texts(shard: Shard, i: int) -> dict[str, object]:
+    """Return uid and caption of a sample without a sidecar; the uid is the key without the folders that the tar has it in."""
+    return {"uid": key_of(shard, i).rpartition("/")[2], "caption": caption_of(shard, i) or ""}
 
 
 def _look(content: bytes) -> dict[str, object]:

@@ -50,6 +50,8 @@ class Loaded:
 
 def labels(paths: tuple[str, ...]) -> list[str]:
     """Return a name for each path: the shortest ending that tells it from the others; equal paths are numbered."""
+    from curate.report.subject import numbered
+
     parts = [path.rstrip("/").removesuffix("/" + NAME).split("/") for path in paths]
     names = ["/".join(one) for one in parts]
     for length in range(1, max(map(len, parts))):
@@ -57,12 +59,7 @@ def labels(paths: tuple[str, ...]) -> list[str]:
         if len(set(short)) == len(set(names)):
             names = short
             break
-    seen, total = Counter[str](), Counter(names)
-    numbered = []
-    for name in names:
-        seen[name] += 1
-        numbered.append(f"{name} ({seen[name]})" if total[name] > 1 else name)
-    return numbered
+    return numbered(names)
 
 
 def load(paths: tuple[str, ...], look: bool) -> tuple[Any, list[Loaded], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from curate.compare.facts import texts
 from curate.compare.load import Loaded
 from curate.report.histograms import share
 from curate.report.tables import has_ledger, ledger
@@ -118,5 +119,4 @@ def _texts(shard: Shard, places: list[int]) -> pa.Table:
     rows = shard.sidecar(["uid", "caption"])
     if rows.num_columns == 2:
         return rows.take(pa.array(places))
-    captions = [shard.read(i, "txt").decode("utf-8", "replace") if any(m.ext == "txt" for m in shard.groups[i]) else "" for i in places]
-    return pa.table({"uid": [shard.key(i).rpartition("/")[2] for i in places], "caption": captions})
+    return pa.Table.from_pylist([texts(shard, i) for i in places])

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from drawing import encoded, picture
+from native import make_tar
 from PIL import Image
 
 from curate import cli
+from curate.compare.load import labels
 from curate.report.wordcount import tokens
 from shards import cli as shards_cli
 from shards.manifest import read_manifest
@@ -92,6 +94,28 @@ def test_a_foreign_folder_is_looked_at(make_shards, tmp_path, capsys):
     blind = _compare(capsys, one, str(foreign), "--no-look")
     assert blind["overlap"][0]["bytes"]["known"] == blind["overlap"][0]["near"]["known"] == [12, 0]
     assert blind["spread"]["foreign"]["side"] is None
+
+
+def test_foreign_captions_are_read_as_a_report_reads_them(make_shards, tmp_path, capsys):
+    """From .txt with a line's end, and from .json; folders in a tar, and names that are no UTF-8, do no harm."""
+    members = {
+        "txt": [("x/1.txt", b"a cat\n"), ("x/\udcff.txt", b"a dog")],
+        "json": [("1.json", b'{"caption": "a cat"}'), ("\udcff.json", b'{"caption": "a dog "}')],
+    }
+    folders = [str(make_tar(tmp_path / name / "0.tar", found).parent) for name, found in members.items()]
+    for folder in folders:
+        assert shards_cli.main(["index", folder, "--engine", "inline"]) == 0
+    found = _compare(capsys, *folders)
+    assert found["overlap"][0]["ids"]["shared"] == 2
+    assert found["spread"]["txt"] == found["spread"]["json"]
+    assert found["spread"]["txt"]["characters"]["max"] == 5
+    assert found["vocabulary"]["pairs"][0]["divergence"] == 0
+
+
+def test_names_of_sets_are_different():
+    assert labels(("/a/x", "/b/x", "/c/y")) == ["a/x", "b/x", "c/y"]
+    names = labels(("x (1)", "x", "x"))
+    assert len(set(names)) == 3
 
 
 def test_near_duplicates_beyond_ids_and_bytes(build, captioned, capsys):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import json
 import random
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native import make_tar
 from report_synthetic import Row, write_build
 
 from curate.cli import main
@@ -179,12 +178,12 @@ def test_colour_marks_the_word_in_bold() -> None:
 
 def test_foreign_tars_say_their_keys(tmp_path: Path) -> None:
     for n in range(3):
-        with tarfile.open(tmp_path / f"{n}.tar", "w") as tar:
-            for i, caption in enumerate((b"a cat", b"a dog", b"\xff cat")):
-                for ext, content in (("jpg", b"x"), ("txt", caption)):
-                    info = tarfile.TarInfo(f"{n}{i}.{ext}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
+        members = [
+            (f"{n}{i}.{ext}", content)
+            for i, c in enumerate((b"a cat", b"a dog", b"\xff cat"))
+            for ext, content in (("jpg", b"x"), ("txt", c))
+        ]
+        make_tar(tmp_path / f"{n}.tar", members)
     with open_subject([index(str(tmp_path), engine="inline")], engine="inline") as subject:
         found = sayings(subject, "cat", 5)
     (source,) = found["sources"].values()

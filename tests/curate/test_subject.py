@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from native import make_tar
 from PIL import Image
 
 from curate.cli import main
@@ -35,29 +35,20 @@ def encoded(size: tuple[int, int], form: str = "JPEG") -> bytes:
     return out.getvalue()
 
 
-def write_tar(path: Path, members: dict[str, bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-
-
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
     """Two tars in two folders: captions in .txt, in .json, in neither; formats; images that are broken, or missing."""
     long_head = bytearray(encoded((30, 20)))
     long_head[2:2] = b"\xff\xe1\xff\xff" + bytes(0xFFFD) + b"\xff\xe1\xff\xff" + bytes(0xFFFD)  # the size lies behind 128 kB of EXIF
-    write_tar(
+    make_tar(
         tmp_path / "web" / "a" / "0.tar",
         {
             "one.jpg": encoded((20, 10)), "one.txt": b"A Dog, a dog\n",
             "two.png": encoded((7, 9), "PNG"), "two.json": json.dumps({"caption": "a Dog a dog"}).encode(),
             "three.webp": encoded((8, 8), "WEBP"), "three.txt": b"caf\xe9", "three.json": b"[" * 100_000,
-        },
+        }.items(),
     )  # fmt: skip
-    write_tar(
+    make_tar(
         tmp_path / "web" / "b" / "1.tar",
         {
             "four.jpg": b"\xff\xd8\xff no picture", "four.json": b"no JSON",
@@ -65,7 +56,7 @@ def foreign(tmp_path: Path) -> Path:
             "six.jpg": bytes(long_head), "six.txt": b"IMG_1234.jpg",
             "seven.txt": b"no picture at all",
             "eight.jpg": b"", "eight.txt": b"",
-        },
+        }.items(),
     )  # fmt: skip
     return tmp_path / "web"
 
@@ -116,7 +107,7 @@ def test_what_was_counted_of_foreign_tars_is_kept_in_a_work_folder(foreign: Path
     with open_subject([str(foreign)], engine="inline", work=str(work)) as subject:
         assert kind(subject, "samples", "'n'") == {"n": 8}
     assert {path: path.stat().st_mtime_ns for path in (work / "statistics").iterdir()} == kept
-    write_tar(foreign / "b" / "1.tar", {"nine.txt": b"other words"})
+    make_tar(foreign / "b" / "1.tar", {"nine.txt": b"other words"}.items())
     with open_subject([str(foreign)], engine="inline", work=str(work)) as subject:
         assert kind(subject, "samples", "'n'") == {"n": 4}
 
@@ -221,7 +212,7 @@ def test_heads_that_lie_and_bombs_are_numbers_like_others(tmp_path: Path) -> Non
 
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 200_000, 200_000, 8, 2, 0, 0, 0)) + chunk(b"IDAT", b"")
     members = {"bomb.png": bomb, "liar.jpg": encoded((3, 4), "GIF"), "cut.webp": encoded((9, 9), "WEBP")[:20], "text.png": b"<svg/>"}
-    write_tar(tmp_path / "web" / "0.tar", members)
+    make_tar(tmp_path / "web" / "0.tar", members.items())
     with open_subject([str(tmp_path / "web")], engine="inline") as subject:
         assert kind(subject, "format", "text") == {"PNG": 1, "GIF": 1, "unreadable": 2}
         assert kind(subject, "width") == {200_000: 1, 3: 1}

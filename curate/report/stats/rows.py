@@ -45,16 +45,21 @@ def rows_of(shard: Shard, columns: Sequence[str], positions: Sequence[int] | Non
 
 
 def _row(shard: Shard, i: int, columns: Sequence[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {"uid": shard.key(i).encode("utf-8", "replace").decode()}
+    row: dict[str, Any] = {"uid": key_of(shard, i)}
     if "caption" in columns:
-        row["caption"] = _caption(shard, i)
+        row["caption"] = caption_of(shard, i)
     if image := image_of(shard.groups[i]):
         row["bytes"] = image.size
         row |= {} if {"width", "height", "original_format"}.isdisjoint(columns) else _head(shard, image)
     return row
 
 
-def _caption(shard: Shard, i: int) -> str | None:
+def key_of(shard: Shard, i: int) -> str:
+    """Return a sample's key as text: names in a tar may be any bytes."""
+    return shard.key(i).encode("utf-8", "replace").decode()
+
+
+def caption_of(shard: Shard, i: int) -> str | None:
     """Return a sample's text, else the caption that its .json names."""
     members = {member.ext: member for member in shard.groups[i]}
     if text := members.get("txt"):
