@@ -165,7 +165,7 @@ def _groups(manifest: Manifest, entry: ShardEntry, chosen: list[int]) -> list[li
         found = tar.read_index(path)
         stated, groups = len(found), [found[i] for i in chosen if i < len(found)]
     else:
-        head, *lines = fs.read_text(index).splitlines() or [""]
+        head, *lines = fs.read_bytes(index).decode("utf-8", "surrogateescape").splitlines() or [""]
         part = [lines[i] for i in chosen if i < len(lines)]
         stated, groups = len(lines), tar.parse_index("\n".join([f"{head.partition(' ')[0]} {len(part)}", *part]), index)
     if stated != entry.samples:
