@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from shards.core import console
+from shards.core.console import table, visible
 
 QUANTILES = ("min", "p5", "median", "p95", "max")
 WORDS = 15  # of a list
@@ -16,19 +16,11 @@ WORDS = 15  # of a list
 def text(found: dict[str, Any], paths: tuple[str, ...]) -> str:
     """Return a comparison as text; `paths`: the sets as they were given."""
     letters = {one["name"]: letter_of(i) for i, one in enumerate(found["sets"])}
-    head = [
-        f"{letters[one['name']]}  {console.visible(path)}: {one['samples']:,} samples"
-        for one, path in zip(found["sets"], paths, strict=True)
-    ]
+    head = [f"{letters[one['name']]}  {visible(path)}: {one['samples']:,} samples" for one, path in zip(found["sets"], paths, strict=True)]
     parts = ["\n".join(head), *_overlap(found["overlap"], letters), *_moved(found["moved"], letters)]
     if "vocabulary" in found:
         parts += [*_recipes(found["recipes"], letters), _spread(found["spread"], letters), *_words(found["vocabulary"], letters)]
     return "\n\n".join(parts)
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
-    """Return a table in which no text of others commands the terminal."""
-    return console.table(head, [[console.visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows])
 
 
 def letter_of(i: int) -> str:
@@ -38,7 +30,7 @@ def letter_of(i: int) -> str:
 
 def _overlap(pairs: list[dict[str, Any]], letters: dict[str, str]) -> Iterator[str]:
     if len(pairs) == 1:
-        yield _table(("shared", "of A in B", "%", "of B in A", "%", "Jaccard"), [_cells(title, one) for title, one in _rows(pairs[0])])
+        yield table(("shared", "of A in B", "%", "of B in A", "%", "Jaccard"), [_cells(title, one) for title, one in _rows(pairs[0])])
         return
     titles = dict.fromkeys(title for pair in pairs for title, _ in _rows(pair))
     for title in titles:
@@ -49,7 +41,7 @@ def _overlap(pairs: list[dict[str, Any]], letters: dict[str, str]) -> Iterator[s
                 a, b = letters[pair["a"]], letters[pair["b"]]
                 _, _, cells[a, b], _, cells[b, a], _ = _cells(title, one)
         rows = [(row, *(cells.get((row, column), "" if row != column else "-") for column in letters.values())) for row in letters.values()]
-        yield _table((f"{title}, % of … in …", *letters.values()), rows)
+        yield table((f"{title}, % of … in …", *letters.values()), rows)
 
 
 def _rows(pair: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -72,17 +64,17 @@ def _moved(pairs: list[dict[str, Any]], letters: dict[str, str]) -> Iterator[str
         a, b = letters[pair["a"]], letters[pair["b"]]
         total = [{"name": "all sources", **pair["total"]}] if len(pair["sources"]) > 1 else []
         rows = [(one["name"] or "(none)", *one["a"].values(), *one["b"].values()) for one in [*pair["sources"], *total]]
-        yield _table(("source", f"in {a}", f"also in {b}", f"{a} only", f"in {b}", f"also in {a}", f"{b} only"), rows)
+        yield table(("source", f"in {a}", f"also in {b}", f"{a} only", f"in {b}", f"also in {a}", f"{b} only"), rows)
         for mine, theirs, side in ((a, b, "a"), (b, a, "b")):
             rows = [(f"{w['decision']} {w['reason']}".strip(), w["count"], f"{w['share']:.1%}", w["why"]) for w in pair["went"][side]]
             if rows:
-                yield _table((f"{mine} only, by the ledger of {theirs}", "samples", "share", ""), rows)
+                yield table((f"{mine} only, by the ledger of {theirs}", "samples", "share", ""), rows)
 
 
 def _recipes(found: dict[str, Any], letters: dict[str, str]) -> Iterator[str]:
     if found["rows"]:
         rows = [(row["key"], *(value or "" for value in row["values"])) for row in found["rows"]]
-        yield _table(("recipe", *(letters[name] for name in found["sets"])), rows)
+        yield table(("recipe", *(letters[name] for name in found["sets"])), rows)
 
 
 def _spread(found: dict[str, Any], letters: dict[str, str]) -> str:
@@ -94,11 +86,11 @@ def _spread(found: dict[str, Any], letters: dict[str, str]) -> str:
             values = [""] * 6 if one is None else [one[q] for q in ("mean", *QUANTILES)]
             rows.append((title, letters[name], *values))
             title = ""
-    return _table(("", "", "mean", *QUANTILES), rows)
+    return table(("", "", "mean", *QUANTILES), rows)
 
 
 def _words(found: dict[str, Any], letters: dict[str, str]) -> Iterator[str]:
-    yield _table(
+    yield table(
         (f"words of {found['captions']:,} captions each", "words", "distinct"),
         [(letters[one["name"]], one["words"], one["distinct"]) for one in found["sets"]],
     )
@@ -111,11 +103,11 @@ def _words(found: dict[str, Any], letters: dict[str, str]) -> Iterator[str]:
             rows.append((f"{letters[pair['a']]} and {letters[pair['b']]}", *seen))
     if rows:
         head = ("Jensen–Shannon divergence, bits", "seen", "95% interval", "by chance, and 97.5%", "beyond chance")
-        yield _table(head, rows)
+        yield table(head, rows)
     for pair in found["pairs"]:
         a, b = letters[pair["a"]], letters[pair["b"]]
         left, right = ([(w["word"], w["a"], w["b"]) for w in pair[side][:WORDS]] for side in ("more_a", "more_b"))
         if left or right:
             blank = ("", "", "")
             rows = [(*x, *y) for x, y in itertools.zip_longest(left, right, fillvalue=blank)]
-            yield _table((f"more in {a}", a, b, f"more in {b}", a, b), rows)
+            yield table((f"more in {a}", a, b, f"more in {b}", a, b), rows)

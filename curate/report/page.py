@@ -208,8 +208,10 @@ def number(value: int | float) -> str:
     return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
 
 
-def percent(share: float) -> str:
-    """Return 0.12345 as `12.3%`; what is not quite nothing, or not quite all, does not look like it."""
+def percent(share: float | None) -> str:
+    """Return 0.12345 as `12.3%`; what is not quite nothing, or not quite all, does not look like it. Not known is blank."""
+    if share is None:
+        return ""
     if 0 < share < 0.001:
         return "<0.1%"
     return ">99.9%" if 0.999 < share < 1 else f"{share:.1%}"

@@ -7,8 +7,9 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from curate.report import stats, wordcount
+from curate.report.page import percent
 from curate.report.stats.rows import rows_of
-from curate.report.terminal import BOLD, share, styles
+from curate.report.terminal import BOLD, styles
 from shards.core import console
 from shards.core.errors import UsageError
 from shards.manifest import Manifest, ShardEntry
@@ -213,7 +214,7 @@ def text(found: dict[str, Any], width: int, colour: bool) -> str:
     sources, style = found["sources"], styles(found["sources"], colour)
     header = ("source", "captions", "of all", "occurrences", "per million words")
     rows = [
-        (console.painted(name, style[name]), *(_known(v) for v in (s["captions"], share(s["share"]), s["occurrences"], s["per_million"])))
+        (console.painted(name, style[name]), s["captions"], percent(s["share"]), s["occurrences"], s["per_million"])
         for name, s in sources.items()
     ]
     lines = [console.table(header, rows, width)]
@@ -222,10 +223,6 @@ def text(found: dict[str, Any], width: int, colour: bool) -> str:
             lines += ["", console.paint(console.visible(name), style[name])]
             lines += [_line(row, width, colour) for row in source["rows"]]
     return "\n".join(lines)
-
-
-def _known(value: Any) -> Any:
-    return "" if value is None else value
 
 
 def _line(row: dict[str, Any], width: int, colour: bool) -> str:

@@ -24,11 +24,6 @@ def styles(sources: Iterable[str], colour: bool = True) -> dict[str, str]:
     return {source: STYLES[i % len(STYLES)] if colour else "" for i, source in enumerate(sources)}
 
 
-def share(value: float | None) -> str:
-    """Return a share (0 to 1) as `12.3%`, as the page does; nothing where it is not known."""
-    return "" if value is None else percent(value)
-
-
 def terminal(values: dict[str, Any], width: int, colour: bool) -> str:
     """Return a whole report as text.
 
@@ -53,9 +48,9 @@ def _ledger(values: dict[str, Any], style: dict[str, str], width: int) -> list[s
     for source in sources:
         dropped.update({drop["reason"]: drop["count"] for drop in source["dropped"]})
         counts = (source["kept"]["count"], source["holdout"]["count"], source["spare"]["count"], source["dropped_count"])
-        rows.append((_name(source["name"], style), source["inputs"], *counts, share(source["kept"]["share"])))
+        rows.append((_name(source["name"], style), source["inputs"], *counts, percent(source["kept"]["share"])))
     bars = [_bar(source["kept"]["share"], style.get(source["name"], "")) for source in sources]
-    reasons = [(reason, n, share(n / inputs)) for reason, n in dropped.most_common(REASONS) if n]
+    reasons = [(reason, n, percent(n / inputs)) for reason, n in dropped.most_common(REASONS) if n]
     found = [(one["duplicates"]["groups"], one["duplicates"]["copies"], one["placeholders"]["samples"]) for one in values["sets"]]
     groups, copies, placeholders = map(sum, zip(*found, strict=True))
     return [
@@ -69,7 +64,7 @@ def _vocabulary(values: dict[str, Any], style: dict[str, str], width: int) -> li
     numbers, words, pairs = [], [], []
     for source, found in values["sources"].items():
         name, laws = _name(source, style), (found["heaps"].get("beta"), found["zipf"].get("exponent"))
-        numbers.append((name, found["tokens"], found["types"], share(found["hapax_share"]), *(_digits(law) for law in laws)))
+        numbers.append((name, found["tokens"], found["types"], percent(found["hapax_share"]), *(_digits(law) for law in laws)))
         words.append((name, _list(row["word"] for row in found["words"]["content"])))
         pairs.append((name, _list(row["bigram"] for row in found["bigrams"]["content"])))
     return [
@@ -98,7 +93,7 @@ def _captions(values: dict[str, Any], style: dict[str, str], width: int) -> list
             lines.append(_spark(words["histogram"]["counts"], style.get(source, "")))
         told = (("clip_tokens", "over_77_share"), ("repetition", "over_share"), ("duplicates", "share"))
         languages = (found["language"] or {"shares": []})["shares"]
-        shares = [share((found[kind] or {}).get(key)) for kind, key in told] + [share(_readable(found["readability"]))]
+        shares = [percent((found[kind] or {}).get(key)) for kind, key in told] + [percent(_readable(found["readability"]))]
         others.append((name, *shares, _list(f"{row['code']} {percent(row['share'])}" for row in languages)))
     header = ("source", f"> {values['context']} tokens", "repetitive", "duplicates", "readable", "languages")
     return [
@@ -116,7 +111,7 @@ def _images(values: dict[str, Any], style: dict[str, str], width: int) -> list[s
     for source, found in values["sources"].items():
         if found["width"] and found["height"] and found["bytes"] and found["aspect"]:
             side, size = found["shorter_side"], f"{found['width']['median']}x{found['height']['median']}"
-            row = (_name(source, style), found["width"]["n"], size, share(side["below_share"]) if side else "")
+            row = (_name(source, style), found["width"]["n"], size, percent(side["below_share"]) if side else "")
             rows.append((*row, found["aspect"]["median"], _list(one["format"] for one in found["formats"] or []), found["bytes"]["median"]))
             lines.append(_spark(found["bytes"]["histogram"]["counts"], style.get(source, "")))
     header = ("source", "images", "median", f"< {values['side']} px", "aspect", "formats", "bytes")
@@ -127,7 +122,7 @@ def _concepts(values: dict[str, Any], style: dict[str, str], width: int) -> list
     """Return a table of the share of each set's classes that a source mentions, of as many sources as the width holds."""
     first = [(one["name"], one["classes"], one["unmentioned"]) for one in values["sets"]]
     header: list[str] = ["classes mentioned", "classes", "never"]
-    columns = [[share(one["sources"][i]["covered"][0]["share"]) for one in values["sets"]] for i in range(len(values["captions"]))]
+    columns = [[percent(one["sources"][i]["covered"][0]["share"]) for one in values["sets"]] for i in range(len(values["captions"]))]
     sources, shown = list(values["captions"]), len(columns)
     while shown > 1 and not _fits(header + sources[:shown], first, columns[:shown], width):
         shown -= 1
@@ -143,7 +138,7 @@ def _fits(header: list[str], first: Sequence[tuple[Any, ...]], columns: list[lis
 
 
 def _method(values: dict[str, Any], style: dict[str, str], width: int) -> list[str]:
-    rows = [(n, one["samples"], one["shards"], _known(one["seed"]), one["manifest"][:12]) for n, one in enumerate(values["sets"], start=1)]
+    rows = [(n, one["samples"], one["shards"], one["seed"], one["manifest"][:12]) for n, one in enumerate(values["sets"], start=1)]
     return [
         *_table(("set", "samples", "shards", "seed", "manifest"), rows, width),
         "Counts are exact.\nLanguages are those of a random sample.",
@@ -162,10 +157,6 @@ def _charted(header: Sequence[str], rows: list[tuple[Any, ...]], what: str, char
     if room < CHART // 3:
         return _table(header, rows, width)
     return _table([*header, what], [(*row, chart(room)) for row, chart in zip(rows, charts, strict=True)], width)
-
-
-def _known(value: Any) -> Any:
-    return "" if value is None else value
 
 
 def _name(source: str, style: dict[str, str]) -> str:

@@ -119,7 +119,7 @@ def paint(text: str, style: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], width: int | None = None) -> str:
-    """Return an aligned text table; numbers stand to the right. No cell's text can break it or command the terminal.
+    """Return an aligned text table; numbers stand to the right, None is blank. No cell's text can break it or command the terminal.
 
     Args:
         width: columns to stay within: the widest columns of text are cut for it.
@@ -153,6 +153,8 @@ def _padded(cell: str, width: int, right: bool) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, Painted):
         return painted(visible(value), value.style)
+    if value is None:
+        return ""
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else visible(str(value))

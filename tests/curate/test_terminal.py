@@ -13,8 +13,9 @@ from report_synthetic import Row, write_build
 
 from curate.cli import main
 from curate.report.numbers import section
+from curate.report.page import percent
 from curate.report.subject import open_subject
-from curate.report.terminal import STYLES, VIEWS, share, terminal
+from curate.report.terminal import STYLES, VIEWS, terminal
 from shards.core import console
 from shards.manifest import read_manifest
 
@@ -211,7 +212,7 @@ def test_sources_that_have_no_room_are_told() -> None:
 
 
 def test_shares() -> None:
-    assert [share(v) for v in (None, 0, 0.0004, 0.5, 0.99999, 1)] == ["", "0.0%", "<0.1%", "50.0%", ">99.9%", "100.0%"]
+    assert [percent(v) for v in (None, 0, 0.0004, 0.5, 0.99999, 1)] == ["", "0.0%", "<0.1%", "50.0%", ">99.9%", "100.0%"]
 
 
 def test_it_shows_what_the_sections_count(tmp_path: Path) -> None:

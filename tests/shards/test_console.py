@@ -75,6 +75,10 @@ def test_bars_fill_to_an_eighth_and_only_all_is_full():
     assert (console.bar(1e-9, 4), console.bar(1 - 1e-9, 4)) == ("▏", "███▉")
 
 
+def test_what_is_not_known_is_blank_and_numbers_stay_to_the_right():
+    assert console.table(("what", "n"), [("a", 1200), ("b", None)]).split("\n") == ["what      n", "----  -----", "a     1,200", "b"]
+
+
 ASCII = """
 from shards.core import console
 console.emit(console.sparkline([0, 1, 4, 8]) + "|" + console.bar(0.6, 5) + "|" + console.cut("abcdef", 4))
