@@ -75,6 +75,7 @@ def open_subject(
     concepts: Sequence[str] = (),
     work: str = "",
     most: int = MOST,
+    bigrams: Sequence[str] | None = None,
 ) -> Iterator[Subject]:
     """Open what a report is about, counting what was not counted yet.
 
@@ -85,6 +86,7 @@ def open_subject(
         concepts: files of concepts that are looked for besides the default ones.
         work: folder for the statistics of folders that are not ours, for the next time; without one they are counted each time.
         most: rows of the sample, of each source.
+        bigrams: the only ones that matter, for a quick answer about words; see `stats.add`.
 
     Raises:
         UsageError: a folder has no tars, an input or a list is not there or cannot be used.
@@ -104,7 +106,7 @@ def open_subject(
                 raise UsageError(f"{spec.input}: no record that the reader {spec.reader!r} can use", advice="curate list sources")
         labels = _labels(parts)
         for part, named in zip(parts, labels, strict=True):
-            stats.add(con, part.paths, named)
+            stats.add(con, part.paths, named, bigrams)
         if concepts:
             for one, named in zip(manifests, labels, strict=False):
                 _add_concepts(con, one, named, tuple(concepts), workers, engine)

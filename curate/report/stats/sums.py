@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from curate.report.database import connected, reach
 from curate.report.stats.files import SHARES
 from curate.report.stats.table import HASHES
-from shards.core import fs
 
 if TYPE_CHECKING:
     import duckdb
 
-MEMORY_LIMIT = "1GB"
 MOST_CAPTIONS = 4_000_000  # of a source, that are told apart
 CANDIDATES = 10_000  # captions of a source that shards have twice, and that are looked for beyond that
 
@@ -38,7 +36,7 @@ def add_up(paths: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
 
 @contextlib.contextmanager
 def open_sums() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a connection for sums; what exceeds MEMORY_LIMIT goes to disk.
+    """Open a connection for sums; what exceeds the memory of `connected` goes to disk.
 
     Its tables: `words` (source, word, count, captions), `bigrams` (source, bigram, count), `others`
     (source, kind, text, value, count, captions): all other kinds. All are exact, as the files are. `captions`
@@ -46,39 +44,46 @@ def open_sums() -> Iterator[duckdb.DuckDBPyConnection]:
     and beyond it the CANDIDATES; `caption_shares` (source, share, captions) says which share, and of how many captions.
     `duplicates` and `most_repeated` read these.
     """
-    import duckdb
-
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect() as con:
-        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET preserve_insertion_order = false; SET parquet_metadata_cache = true")
-        con.execute(f"SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
+    with connected() as con:
+        con.execute("SET preserve_insertion_order = false; SET parquet_metadata_cache = true")
         con.execute(_TABLES)
         yield con
 
 
-def add(con: duckdb.DuckDBPyConnection, paths: Sequence[str], labels: Mapping[str, str] | None = None) -> None:
+def add(
+    con: duckdb.DuckDBPyConnection, paths: Sequence[str], labels: Mapping[str, str] | None = None, bigrams: Sequence[str] | None = None
+) -> None:
     """Add up the files of a set.
 
     Args:
         con: from `open_sums`.
         labels: what the set's sources are called in the tables: no two sets may share a label.
+        bigrams: those that are wanted; the others, and repeated captions, are left out then, which takes most of the time.
     """
     if not paths:
         return
-    _reach(con, paths)
-    given = {"paths": list(paths)}
+    reach(con, paths)
+    given: dict[str, object] = {"paths": list(paths)}
     rest = f"SELECT source, kind, text, value, sum(count), sum(captions) FROM read_parquet($paths) WHERE kind NOT IN ({_REST}) GROUP BY ALL"
     con.execute(f"CREATE TEMP TABLE rest AS {rest}", given)
     # A source at a time, since a key of one text is half the work and memory.
     for (source,) in con.execute("SELECT source FROM rest WHERE kind = 'samples' ORDER BY source").fetchall():
         one = {"source": source, "label": (labels or {}).get(source, source)}
         con.execute("INSERT INTO others SELECT $label, * EXCLUDE (source) FROM rest WHERE source = $source", one)
-        for table, kind, sums in (("words", "word", "sum(count), sum(captions)"), ("bigrams", "bigram", "sum(count)")):
-            where = f"kind = '{kind}' AND source = $source"
-            con.execute(
-                f"INSERT INTO {table} SELECT $label, text, {sums} FROM read_parquet($paths) WHERE {where} GROUP BY text", given | one
+        _add_texts(con, "words", "word", "sum(count), sum(captions)", "", given | one)
+        if bigrams is None:
+            _add_texts(con, "bigrams", "bigram", "sum(count)", "", given | one)
+            _add_captions(con, given | one)
+        elif bigrams:
+            _add_texts(
+                con, "bigrams", "bigram", "sum(count)", "AND list_contains($bigrams, text)", given | one | {"bigrams": list(bigrams)}
             )
-        _add_captions(con, given | one)
     con.execute("DROP TABLE rest")
+
+
+def _add_texts(con: duckdb.DuckDBPyConnection, table: str, kind: str, sums: str, condition: str, given: dict[str, object]) -> None:
+    rows = f"FROM read_parquet($paths) WHERE kind = '{kind}' AND source = $source {condition}"
+    con.execute(f"INSERT INTO {table} SELECT $label, text, {sums} {rows} GROUP BY text", given)
 
 
 def totals(con: duckdb.DuckDBPyConnection, kind: str) -> dict[str, int]:
@@ -96,18 +101,9 @@ def sources_of(con: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> set[str]
     """Return the names of the sources in some files."""
     if not paths:
         return set()
-    _reach(con, paths)
+    reach(con, paths)
     query = "SELECT DISTINCT source FROM read_parquet($paths) WHERE kind = 'samples'"
     return {source for (source,) in con.execute(query, {"paths": list(paths)}).fetchall()}
-
-
-def _reach(con: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> None:
-    """Let the database open remote files."""
-    import fsspec
-
-    for protocol in sorted({path.partition("://")[0] for path in paths if fs.is_remote(path)}):
-        if not con.filesystem_is_registered(protocol):
-            con.register_filesystem(fsspec.filesystem(protocol))
 
 
 def _add_captions(con: duckdb.DuckDBPyConnection, given: dict[str, object]) -> None:
