@@ -11,6 +11,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from curate.recipe import MAX_RADIUS
+from curate.report.config import check_page
 from shards.core.config import option
 from shards.core.console import emit, say
 from shards.core.engines.local import default_workers
@@ -49,8 +50,8 @@ def compare(config: CompareConfig) -> int:
         raise UsageError(f"--radius {config.radius}", f"0 to {MAX_RADIUS} bits")
     if len(config.sets) < 2:
         raise UsageError(f"{len(config.sets)} set", "two or more to compare")
-    if config.output and not config.output.endswith(".html"):
-        raise UsageError(f"--output {config.output}", "a name ending in .html")
+    if config.output:
+        check_page(config.output)
     con, sets, sources = load(config.sets, config.look)
     with contextlib.closing(con):
         found = collect(con, sets, sources, config.radius)
@@ -98,7 +99,7 @@ def _described(sets: dict[str, Loaded], measure: str) -> dict[str, Any]:
 
 def _said(one: Loaded) -> dict[str, Any]:
     """Return what a set says of itself."""
-    from curate.report.tables import has_ledger
+    from curate.report.ledgers import has_ledger
 
     if one.manifest is None:
         return {"name": one.label, "kind": "list", "samples": one.samples}

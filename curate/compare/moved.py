@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from curate.compare.facts import texts
 from curate.compare.load import Loaded
 from curate.report.histograms import share
-from curate.report.tables import has_ledger, ledger
+from curate.report.ledgers import has_ledger, ledger
 from shards.manifest import entries
 from shards.reader import Shard
 from shards.schema import REASONS

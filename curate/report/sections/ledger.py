@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from curate.report.examples import DUPLICATE, GROUPS, read_examples
 from curate.report.histograms import share
+from curate.report.ledgers import has_ledger, open_ledger
 from curate.report.recipe import read_recipe
-from curate.report.tables import has_ledger, open_ledger
 from shards.core import registry
 from shards.core.errors import RunError
 from shards.manifest import Manifest

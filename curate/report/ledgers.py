@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from curate.listing import sql_list
+from curate.report.database import connected, reach
 from shards.core import fs
 from shards.manifest import Manifest
 
 if TYPE_CHECKING:
     import duckdb
 
-MEMORY_LIMIT = "1GB"
 _COLUMNS = ("uid", "source", "decision", "reason", "detail", "duplicate_of")
 
 
@@ -30,21 +29,14 @@ def _files(manifest: Manifest) -> list[str]:
 
 def ledger(con: duckdb.DuckDBPyConnection, manifest: Manifest) -> str:
     """Return SQL for a build's ledger, one row per input. DuckDB reads the files itself: a pyarrow dataset reads a gigabyte ahead."""
-    import fsspec
-
     files = _files(manifest)
-    protocol = files[0].partition("://")[0] if fs.is_remote(files[0]) else ""
-    if protocol and protocol not in con.list_filesystems():
-        con.register_filesystem(fsspec.filesystem(protocol))
+    reach(con, files)
     return f"read_parquet({sql_list(files)})"
 
 
 @contextlib.contextmanager
 def open_ledger(manifest: Manifest) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a connection with the view `ledger`, one row per input."""
-    import duckdb
-
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect() as con:
-        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = '{spill.replace(chr(39), chr(39) * 2)}'")
+    with connected() as con:
         con.execute(f"CREATE TEMP VIEW ledger AS SELECT {', '.join(_COLUMNS)} FROM {ledger(con, manifest)}")
         yield con
