@@ -77,7 +77,7 @@ def inspect(manifest: Manifest, examples: int = 3, limit: int | None = None) -> 
         "members": list(manifest.members),
         "classes": len(manifest.classes),
         "layers": {name: about["columns"] for folder in folders for name, about in layers.read_layers(folder).items()},
-        "removed": sum(len(rows) for folder in folders for rows in tombstones.read(folder).values()),
+        "removed": tombstones.count(folders),
         "cut_shards": sum(1 for e in manifest.shards if e.use is not None),
         "sources": manifest.sources,
         "licences": manifest.licences,

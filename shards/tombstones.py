@@ -9,6 +9,7 @@ over the old ones still find their samples.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shards.core import fs
@@ -52,6 +53,11 @@ def read(folder: str) -> dict[str, list[Stone]]:
         }
     except (ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: {error}", "{tar: [[position, uid, source], …]}", "shards remove writes it") from error
+
+
+def count(folders: Iterable[str]) -> int:
+    """Return how many samples of these folders' tars were taken down and still have their bytes there."""
+    return sum(len(rows) for folder in folders for rows in read(folder).values())
 
 
 def write(folder: str, stones: dict[str, list[Stone]]) -> None:

@@ -12,8 +12,6 @@ from shards import tombstones
 from shards.manifest import Manifest, ShardEntry
 from shards.sample import IMAGE_EXTENSIONS
 
-INDEXED = "shards index"  # the builder of a manifest over tars that were made elsewhere
-
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
@@ -102,8 +100,7 @@ class Facts:
 
 def gather(manifest: Manifest, config: CardConfig) -> Facts:
     """Return what is known of a set."""
-    folders = dict.fromkeys(map(manifest.folder_of, manifest.shards))
-    removed = sum(len(rows) for folder in folders for rows in tombstones.read(folder).values())
+    removed = tombstones.count({manifest.folder_of(entry) for entry in manifest.shards})
     return Facts(manifest, config, read_recipe(manifest.folder), removed)
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from curate.card.facts import INDEXED, Facts
+from curate.card.facts import Facts
 from curate.report.sections.ledger import why
+from shards.index import BUILDER
 
 CAPTIONS = {
     "first": "the first of its captions",
@@ -46,7 +47,7 @@ def limits(facts: Facts) -> list[str]:
     """Return what a user of the set should know, each sentence from a fact of recipe or manifest."""
     manifest, filters = facts.manifest, facts.filters
     said = []
-    if manifest.builder == INDEXED:
+    if manifest.builder == BUILDER:  # tars that were made elsewhere
         said.append("The tars were made elsewhere and only indexed: their sources, filters and licences are not known here.")
     elif not facts.recipe:
         said.append("No recipe lies beside the shards: filters and duplicates are those of the sets this one was made of.")

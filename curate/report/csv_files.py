@@ -90,23 +90,16 @@ def _bins(row: Row) -> Iterator[Row]:
 
 def _shares(section: dict[str, Any]) -> Iterator[Row]:
     """Yield what is counted by class: languages (estimated, with their interval), readability, formats."""
+    exact = {"low": "", "high": ""}
     for source, found in section.get("sources", {}).items():
         front = {"source": source}
         for row in (found.get("language") or {}).get("shares", []):
             numbers = {name: row[name] for name in ("count", "share", "low", "high")}
             yield {**front, "kind": "language", "class": row["code"], **numbers}
         for row in (found.get("readability") or {}).get("classes", []):
-            yield {
-                **front,
-                "kind": "readability",
-                "class": row["class"],
-                "count": row["count"],
-                "share": row["share"],
-                "low": "",
-                "high": "",
-            }
+            yield {**front, "kind": "readability", "class": row["class"], "count": row["count"], "share": row["share"], **exact}
         for row in found.get("formats") or []:
-            yield {**front, "kind": "format", "class": row["format"], "count": row["count"], "share": row["share"], "low": "", "high": ""}
+            yield {**front, "kind": "format", "class": row["format"], "count": row["count"], "share": row["share"], **exact}
 
 
 def _repeated(captions: dict[str, Any]) -> Iterator[Row]:

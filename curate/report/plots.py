@@ -106,17 +106,11 @@ def lines(
     y: str,
     log_x: bool = False,
     log_y: bool = False,
-    steps: bool = False,
 ) -> str:
-    """Return a chart with a line per source: series[source] = (x values, y values), equally long.
-
-    Args:
-        steps: y holds from its x to the next one, as in a histogram.
-    """
+    """Return a chart with a line per source: series[source] = (x values, y values), equally long."""
     with chart(name, title, x, y) as drawn:
         for source, (xs, ys) in series.items():
-            style: dict[str, Any] = {"drawstyle": "steps-post"} if steps else {}
-            drawn.axes.plot(xs, ys, color=colours[source], linestyle=dashes(source, colours), **style)
+            drawn.axes.plot(xs, ys, color=colours[source], linestyle=dashes(source, colours))
         if log_x:
             drawn.axes.set_xscale("log")
         if log_y:

@@ -22,12 +22,11 @@ from curate.report.stats.counting import COUNTED, count_concepts, count_rows, sp
 from curate.report.stats.duplicates import duplicates, most_repeated
 from curate.report.stats.files import ASIDE, is_current, parts, path_of, read_statistics, write_statistics
 from curate.report.stats.sums import add, add_up, open_sums, sources_of, token_counts, totals
-from curate.report.stats.table import KEYS, merged, ordered, schema, three_digits
+from curate.report.stats.table import merged, schema, three_digits
 
 __all__ = [
     "ASIDE",
     "COUNTED",
-    "KEYS",
     "add",
     "add_up",
     "count_concepts",
@@ -37,7 +36,6 @@ __all__ = [
     "merged",
     "most_repeated",
     "open_sums",
-    "ordered",
     "parts",
     "path_of",
     "read_statistics",
