@@ -140,7 +140,7 @@ def _tars(folder: str) -> list[str]:
         )
     names = [n for n in found if n.endswith(".tar") and not n.rpartition("/")[2].startswith(".")]
     if not names:
-        raise UsageError(f"no .tar under {folder!r}")
+        raise UsageError(f"no .tar under {folder!r}", "a folder of WebDataset tars")
     return names
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from curate.report.config import ReportConfig
+from curate.report.config import ReportConfig, check_page
 from shards.core import console, fs
 from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError
@@ -37,13 +36,16 @@ def report(config: ReportConfig) -> int:
 
     Exit code 1 where nobody says the word of --word.
     """
+    from curate.report.sayings import bigrams_of, print_word
     from curate.report.subject import open_subject
+    from curate.report.wordcount import tokens
 
     workers, sources = config.workers or default_workers(), _sources(config)
     if not (config.sets or sources):
         raise UsageError(
             "nothing to report on", "builds, subsets or folders of tars; or native metadata: --source and --input, or --config"
         )
+    _check(config)
     given: dict[str, Any] = {
         "sources": sources,
         "limit": config.limit,
@@ -51,13 +53,31 @@ def report(config: ReportConfig) -> int:
         "work": config.work,
         "most": config.sample,
     }
+    if config.word is not None:
+        given["bigrams"] = bigrams_of(tokens(config.word))
     with open_subject(config.sets, workers, config.engine, **given) as subject:
-        if config.word:
-            from curate.report.sayings import print_word
-
+        if config.word is not None:
             return print_word(subject, config.word, config.most, config.json)
         _print(config, _report(config, subject, workers))
     return 0
+
+
+def _check(config: ReportConfig) -> None:
+    """Refuse what could not be done, or would be ignored, before anything is counted.
+
+    Raises:
+        UsageError: of a flag.
+    """
+    if config.output:
+        check_page(config.output)
+    if config.csv and not fs.is_remote(config.csv) and fs.exists(config.csv) and not fs.is_dir(config.csv):
+        raise UsageError(f"--csv {config.csv}: a file", "a folder, made where it is not there")
+    if config.limit is not None and not (config.source or config.config):
+        raise UsageError(
+            f"--limit {config.limit} without native metadata", "with --source or --config", "counts of builds cost no reading of shards"
+        )
+    if config.most < 1 or config.sample < 1:
+        raise UsageError(f"--most {config.most}, --sample {config.sample}", "1 or more")
 
 
 def _sources(config: ReportConfig) -> tuple[SourceSpec, ...]:
@@ -74,7 +94,7 @@ def _report(config: ReportConfig, subject: Subject, workers: int) -> dict[str, A
     from curate.report.csv_files import write_csv
     from curate.report.numbers import collect
 
-    page = config.output or ("" if config.json or config.terminal or config.csv else _default_page(config.sets))
+    page = config.output or ("" if config.json or config.terminal or config.csv else _default_page(config))
     values = _write(subject, page, workers, config.engine) if page else collect(subject)
     if page:
         console.say(f"report: {page}")
@@ -83,9 +103,10 @@ def _report(config: ReportConfig, subject: Subject, workers: int) -> dict[str, A
     return values
 
 
-def _default_page(sets: Sequence[str]) -> str:
-    """Return report.html in the folder of a set with a manifest, if it is the only one, else in the working directory."""
-    folder = sets[0].removesuffix(NAME).rstrip("/") if len(sets) == 1 else ""
+def _default_page(config: ReportConfig) -> str:
+    """Return report.html in the folder of a set with a manifest, if the report is of it alone, else in the working directory."""
+    alone = len(config.sets) == 1 and not (config.source or config.config)
+    folder = config.sets[0].removesuffix(NAME).rstrip("/") if alone else ""
     return fs.join(folder, "report.html") if folder and fs.exists(fs.join(folder, NAME)) else "report.html"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from shards.core import fs
 from shards.core.config import option
+from shards.core.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,13 @@ class ReportConfig:
     source: str = option("", "report on native metadata instead: its reader (`curate list sources`)", metavar="NAME")
     input: str = option("", "with --source: native files, a folder, or a quoted glob", metavar="PATH")
     config: str = option("", "report on the native metadata of all sources of a recipe (YAML), or of one that comes along", metavar="FILE")
-    output: str = option("", "HTML file to write; its .json goes beside it (default: BUILD/report.html of a build)", metavar="FILE")
+    output: str = option(
+        "", "HTML file to write; its .json goes beside it (default: BUILD/report.html of one build, else report.html here)", metavar="FILE"
+    )
     csv: str = option("", "write the tables as CSV into this folder", metavar="DIR")
     json: bool = option(False, "print the report as JSON")
     terminal: bool = option(False, "print the whole report as text")
-    word: str = option("", "print captions that say a word, or a phrase; exit code 1 where none does", metavar="WORD")
+    word: str | None = option(None, "print captions that say a word, or a phrase; exit code 1 where none does", metavar="WORD")
     most: int = option(10, "captions of each source, with --word")
     concepts: tuple[str, ...] = option((), "more lists of concepts: files, a class on each line, synonyms behind commas", metavar="FILE")
     sample: int = option(5_000, "captions of each source in the random sample, for what is estimated or shown")
@@ -29,3 +33,18 @@ class ReportConfig:
     workers: int = option(0, "worker processes (default: one per core)")
     engine: str = option("local", "local | inline (this process alone)")
     extra: dict[str, Any] = option({})
+
+
+def check_page(path: str) -> None:
+    """Refuse a name that no page can be written to, before anything is counted.
+
+    Raises:
+        UsageError: it does not end in .html, its folder is not there, or a folder has this name.
+    """
+    if not path.endswith(".html"):
+        raise UsageError(f"--output {path}", "a name ending in .html")
+    folder = path.rpartition("/")[0]
+    if folder and not fs.is_remote(path) and not fs.is_dir(folder):
+        raise UsageError(f"--output {path}: no folder {folder!r}", "a file in a folder that is there", f"mkdir -p {folder}")
+    if fs.is_dir(path):
+        raise UsageError(f"--output {path}: a folder", "a file's name")

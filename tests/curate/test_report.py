@@ -291,3 +291,49 @@ def test_reasons_stand_in_the_order_of_decisions() -> None:
 @pytest.mark.parametrize(("share", "text"), [(0.0, "0.0%"), (0.0004, "<0.1%"), (0.1234, "12.3%"), (0.99999, ">99.9%"), (1.0, "100.0%")])
 def test_a_share_never_looks_like_nothing_or_all(share: float, text: str) -> None:
     assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--output", "no/such/report.html"], "no folder 'no/such'"),
+        (["--output", "report.json"], "a name ending in .html"),
+        (["--csv", "a file"], "a folder, made where it is not there"),
+        (["--limit", "3"], "--limit 3 without native metadata"),
+        (["--sample", "0"], "1 or more"),
+        (["--word", ""], "no word in ''"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flags: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").write_text("kept")
+    write_build(tmp_path / "out", rows()[:4], RECIPE)
+    capsys.readouterr()
+    assert main(["report", "out", *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "a file").read_text() == "kept"
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_torn_statistics_are_counted_anew(tmp_path: Path) -> None:
+    write_build(tmp_path / "out", rows(), RECIPE)
+    write_report(str(tmp_path / "out"))
+    before = (tmp_path / "out" / "report.json").read_bytes()
+    for torn in (tmp_path / "out" / "stats").iterdir():
+        whole = torn.read_bytes()
+        for left in (0, 3, len(whole) // 2, len(whole) - 1):
+            torn.write_bytes(whole[:left])
+            write_report(str(tmp_path / "out"))
+            assert torn.read_bytes() == whole
+    assert (tmp_path / "out" / "report.json").read_bytes() == before
+
+
+def test_a_report_of_a_build_and_of_metadata_is_not_the_builds_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_build(tmp_path / "out", rows(), RECIPE)
+    (tmp_path / "captions.tsv").write_text("a dog\thttp://example.org/1.jpg\n")
+    assert main(["report", "out", "--source", "cc3m", "--input", "captions.tsv"]) == 0
+    assert (tmp_path / "report.html").exists()
+    assert not (tmp_path / "out" / "report.html").exists()

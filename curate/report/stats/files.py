@@ -82,12 +82,16 @@ def read_statistics(path: str, counted: str = "") -> pa.Table | None:
 
 def is_current(path: str, counted: str) -> bool:
     """Return whether a file has the statistics of what has this sha256, counted as they are today."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not fs.exists(path):
         return False
-    with fs.open_read(path) as file:
-        found = pq.read_schema(file).metadata or {}
+    try:
+        with fs.open_read(path) as file:
+            found = pq.read_schema(file).metadata or {}
+    except pa.ArrowInvalid:  # torn: it is counted anew
+        return False
     return (found.get(b"counted"), found.get(b"version")) == (counted.encode(), version().encode())
 
 
