@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from ftfy import fix_text
+from real_captions import captions
 
 from curate.captions import clean as module
 from curate.captions.clean import Clean, clean, cleaner
@@ -24,12 +24,6 @@ def slowly(text: str) -> str:
     while (better := module._pass(text)) != text:
         text = better
     return text
-
-
-def captions(realdata: Path) -> list[str]:
-    """Return the real captions of the sample."""
-    with gzip.open(realdata / "captions/captions.tsv.gz", "rt", encoding="utf-8", newline="\n") as file:
-        return [row["caption"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
 
 
 def test_the_fast_path_gives_the_same_on_real_captions(realdata: Path) -> None:

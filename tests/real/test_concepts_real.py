@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import re
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from real_captions import by_origin
 
 from curate.report.concepts import ConceptList, default_lists, forms_of, mentions
 from curate.report.wordcount import count, tokens
@@ -17,11 +16,7 @@ from curate.report.wordcount import count, tokens
 
 @pytest.fixture(scope="module")
 def origins(realdata: Path) -> dict[str, list[str]]:
-    found = defaultdict(list)
-    with gzip.open(realdata / "captions/captions.tsv.gz", "rt", encoding="utf-8", newline="\n") as file:
-        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-            found[row["source"].partition("/")[0]].append(row["caption"])
-    return dict(found)
+    return by_origin(realdata)
 
 
 def list_named(name: str) -> ConceptList:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 from collections import Counter
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import open_clip
 import pytest
 from PIL import Image
+from real_captions import by_origin
 
 from curate.cli import main
 from curate.report.plots import colours_of
@@ -21,15 +20,6 @@ from curate.report.stats import add_up, count_rows, write_statistics
 from curate.report.subject import Subject, open_subject
 from curate.report.wordcount import tokens
 from shards.manifest import read_manifest
-
-
-def origins(realdata: Path) -> dict[str, list[str]]:
-    """Return the real captions by origin; the subreddits of RedCaps are one."""
-    found: dict[str, list[str]] = {}
-    with gzip.open(realdata / "captions/captions.tsv.gz", "rt", encoding="utf-8", newline="\n") as file:
-        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-            found.setdefault(row["source"].partition("/")[0], []).append(row["caption"])
-    return found
 
 
 def collected(found: dict[str, list[str]], folder: Path) -> dict[str, Any]:
@@ -52,7 +42,7 @@ def collected(found: dict[str, list[str]], folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_the_five_origins(realdata: Path, tmp_path: Path) -> None:
-    found = origins(realdata)
+    found = by_origin(realdata)
     assert sorted(found) == ["alttext", "cc3m", "coco", "flickr30k", "redcaps"]
     values = collected(found, tmp_path)
     clip = open_clip.get_tokenizer("ViT-B-32")

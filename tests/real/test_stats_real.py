@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import gzip
 import json
 import tarfile
 import warnings
@@ -14,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from PIL import Image
+from real_captions import by_origin
 
 from curate.captions.clean import clean
 from curate.config import source_options
@@ -25,21 +24,13 @@ from curate.report.wordcount import count, tokens
 from shards.core import registry
 
 
-def captions(realdata: Path) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    with gzip.open(realdata / "captions/captions.tsv.gz", "rt", encoding="utf-8", newline="\n") as file:
-        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-            found.setdefault(row["source"].partition("/")[0], []).append(row["caption"])
-    return found
-
-
 def test_clip_tokens_are_open_clips(realdata: Path) -> None:
     from open_clip.tokenizer import SimpleTokenizer
 
     theirs = SimpleTokenizer()
     naughty = json.loads((realdata / "text/naughty_strings.json").read_text("utf-8"))
     mojibake = [case["original"] for case in json.loads((realdata / "text/mojibake.json").read_text("utf-8"))]
-    texts = [*(text for some in captions(realdata).values() for text in some), *naughty, *mojibake]
+    texts = [*(text for some in by_origin(realdata).values() for text in some), *naughty, *mojibake]
     assert len(texts) > 11_000
     found = clip_tokens(pa.array(texts)).tolist()
     assert [(text, n) for text, n in zip(texts, found, strict=True) if n != len(theirs.encode(text))] == []
@@ -57,7 +48,7 @@ NOT_WORDS = {
 
 def test_readability_of_real_captions(realdata: Path) -> None:
     found = {}
-    for source, texts in captions(realdata).items():
+    for source, texts in by_origin(realdata).items():
         classes = Counter(CLASSES[i] for i in readability(pa.array(texts), count(texts).lengths))
         found[source] = {name: n for name, n in classes.items() if name != "words"}
     assert found == NOT_WORDS

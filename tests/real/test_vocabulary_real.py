@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from real_captions import rows
 
 from curate.report.sections import apart, vocabulary
 from curate.report.stats import add_up, count_rows, write_statistics
@@ -27,12 +26,11 @@ EXPECTED = {
 @pytest.fixture(scope="module")
 def found(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the sections vocabulary and apart of the captions by origin."""
-    with gzip.open(realdata / "captions/captions.tsv.gz", "rt", encoding="utf-8", newline="\n") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    names = [f"{i}" for i in range(len(rows))]
+    every = rows(realdata)
+    names = [f"{i}" for i in range(len(every))]
     sample = pa.table({
-        "source": [row["source"].partition("/")[0] for row in rows], "uid": names, "caption": [row["caption"] for row in rows],
-        **{name: pa.nulls(len(rows), pa.int64()) for name in ("width", "height", "bytes")}, "at": names,
+        "source": [origin for origin, _ in every], "uid": names, "caption": [caption for _, caption in every],
+        **{name: pa.nulls(len(every), pa.int64()) for name in ("width", "height", "bytes")}, "at": names,
     })  # fmt: skip
     path = str(tmp_path_factory.mktemp("stats") / "00000.parquet")
     write_statistics(path, count_rows(sample.select(["source", "caption"])))
