@@ -15,6 +15,23 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+# Captions that would be markup, script, templates or commands, if a page let them.
+HOSTILE = [
+    "<script>alert(1)</script> cat",
+    "</script><script>alert(1)</script>",
+    "</style><img src=x onerror=alert(1)> dog",
+    '"><svg onload=alert(1)>',
+    "' onmouseover='alert(1) cat",
+    "<img src=https://example.org/pixel.png>",
+    "<!--<script>",
+    "]]> <![CDATA[ <iframe src=//example.org></iframe>",
+    "{{ 7 * 7 }} {% raw %} ${7*7} $x^2$ \\frac{1}{2}",
+    "&lt;b&gt; &amp; \x00\x07\x1b[31m",
+    "\u202eright to left\u202c سلام 漢字 😀",
+    "\u2028\u2029 line separators",
+    "z" * 5000,
+]
+EVIL = "<img src=x onerror=alert(1)>"  # as the name of a source
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
