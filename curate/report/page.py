@@ -60,7 +60,7 @@ def render_page(
     page = template_environment().get_template(template)
     fixed = {
         "sources": sources,
-        "classes": {source: f"c{i % CLASSES}" for i, source in enumerate(sources)},
+        "classes": {source: f"c{i % CLASSES}{' again' * (i >= CLASSES)}" for i, source in enumerate(sources)},
         "sections": sections,
         "style": (here / "style.css").read_text(encoding="utf-8"),
         "script": (here / "page.js").read_text(encoding="utf-8"),
