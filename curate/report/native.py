@@ -15,6 +15,7 @@ from curate.listing import identity, record_row
 from curate.measure import MeasureTask, describe
 from curate.recipe import SourceSpec
 from curate.report import concepts, stats
+from curate.report.draw import MOST
 from curate.report.stats.files import WARM
 from curate.sources.base import Input
 from shards.core import fs, recipes, registry
@@ -84,7 +85,7 @@ def sources_of(recipe: str) -> tuple[SourceSpec, ...]:
 
 
 def count(
-    spec: SourceSpec, aside: str, workers: int, engine: str, *, limit: int | None = None, lists: tuple[str, ...] = (), most: int = 5_000
+    spec: SourceSpec, aside: str, workers: int, engine: str, *, limit: int | None = None, lists: tuple[str, ...] = (), most: int = MOST
 ) -> list[Counted]:
     """Count a source's records, a task for each of its files; what lies `aside` already is taken from there.
 
