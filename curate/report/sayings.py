@@ -56,12 +56,17 @@ def sayings(subject: Subject, word: str, most: int) -> dict[str, Any]:
     return {"word": word, "tokens": phrase, "sources": found, "shards": {"read": read, "all": shards}, "near": _near(subject, phrase)}
 
 
+def bigrams_of(phrase: list[str]) -> list[str]:
+    """Return the bigrams of a phrase: all that its counts need."""
+    return [f"{a} {b}" for a, b in itertools.pairwise(phrase)]
+
+
 def _counted(subject: Subject, phrase: list[str]) -> dict[str, dict[str, Any]]:
     """Return the counts that the statistics know of each source; None is what only the captions can tell."""
     con = subject.con
     tokens, everything = stats.token_counts(con), stats.totals(con, "words")
     one = "SELECT source, count, captions FROM words WHERE word = $1"
-    pairs = [f"{a} {b}" for a, b in itertools.pairwise(phrase)]
+    pairs = bigrams_of(phrase)
     least = "SELECT source, min(count), count(*) FROM bigrams WHERE list_contains($1, bigram) GROUP BY source"
     rows = con.execute(least, [pairs]).fetchall() if pairs else con.execute(one, [phrase[0]]).fetchall()
     said = {source: (n, captions) for source, n, captions in rows}
