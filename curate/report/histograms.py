@@ -181,7 +181,7 @@ def draw(
 
     n = sum(one["n"] for one in described.values())
     edges = next(iter(described.values()))["histogram"]["edges"]
-    bins = "bin" if log_x else f"{edges[1] - edges[0]:.3g}" if len(edges) > 1 else "1"
+    bins = "bin" if log_x else f"{float(f'{edges[1] - edges[0]:.3g}'):,.10g}" if len(edges) > 1 else "1"
     with plots.chart(name, f"{title} (n = {n:,})", x, f"% of {what} per {bins}") as drawn:
         for source, one in described.items():
             counts = one["histogram"]["counts"]

@@ -1,4 +1,4 @@
-"""The page of a comparison: its numbers stand in the JSON, hostile text stays text, and a browser shows it."""
+"""The page of a comparison: its numbers stand in the JSON, hostile text stays text, and what is not known is said."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import EVIL, HOSTILE, Watched, browser, opened
+from browsing import EVIL, HOSTILE
 from report_synthetic import Row, picture, write_build
 
 from curate import cli
@@ -118,23 +118,6 @@ def test_what_is_not_known_is_said(report: Path, tmp_path: Path, make_shards: Ca
     assert "Why is not known: x has no ledger." in text
     assert "Not known: none of these sets has a recipe." in text
     assert "not known: no sizes stand with these samples" in text
-
-
-@pytest.fixture(scope="module")
-def page(report: Path) -> Iterator[Watched]:
-    with browser() as started, opened(started, report, viewport={"width": 390, "height": 800}) as watched:
-        yield watched
-        assert watched.offences == []
-
-
-def test_a_browser_shows_it_on_a_phone(page: Watched) -> None:
-    """No dialog, no request, no error (the fixture looks), no sideways scrolling; the words can be searched."""
-    page.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert page.page.evaluate("document.documentElement.scrollWidth") == 390
-    assert page.page.locator(".gallery img").count() > 20
-    page.page.fill(".finder input", "cat")
-    assert page.page.locator(".finder tbody tr").first.inner_text().startswith("cat")
-    assert EVIL in page.page.inner_text("main")
 
 
 def test_an_empty_set_has_a_page(tmp_path: Path) -> None:

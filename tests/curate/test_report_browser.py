@@ -157,3 +157,41 @@ def test_without_script_everything_but_searching_is_there(chromium: Browser, rep
         text = watched.page.inner_text("main")
         assert "caption_length" in text
         assert not watched.page.locator("#theme").is_visible()
+
+
+def test_a_class_of_concepts_is_searched(page: Watched, report: Path) -> None:
+    found = json.loads(report.with_suffix(".json").read_text())["concepts"]["sets"]
+    at, rows = next((i, one["table"]["rows"]) for i, one in enumerate(found) if any(row[0] == "dog" for row in one["table"]["rows"]))
+    finder = page.page.locator(f"#concepts .finder[data-rows=concepts-rows-{at}]")
+    assert not finder.is_visible()
+    finder.locator("xpath=..").locator("summary").click()
+    finder.locator("input").fill("Dog")
+    shown = finder.locator("tbody tr")
+    assert set(shown.locator("td:first-child").all_inner_texts()) == {row[0] for row in rows if "dog" in row[0].lower()}
+    dog = next(row for row in rows if row[0] == "dog")
+    numbers = shown.filter(has=page.page.get_by_text("dog", exact=True)).locator("data").all_inner_texts()
+    assert numbers == [f"{n:,}" for n in dog[1:] if not isinstance(n, str)]
+
+
+def test_captions_at_the_quantiles_have_pictures(page: Watched) -> None:
+    cards = page.page.locator("#captions .gallery.seven").first.locator("li")
+    assert cards.count() > 1
+    assert cards.first.locator("img").evaluate("i => i.complete && i.naturalWidth > 0")
+    assert cards.first.is_visible()
+
+
+def test_long_names_and_blank_captions_do_not_break_the_page(chromium: Browser, tmp_path: Path) -> None:
+    names = ["x" * 300, "a long name " * 20, *(f"source {i}" for i in range(9))]
+    rows = [Row(name, f"{i}", text) for name in names for i, text in enumerate(["z" * 20_000, "\n" * 300, "a dog"])]
+    write_build(tmp_path / "out", rows, "seed: 7\n")
+    write_report(str(tmp_path / "out"))
+    with opened(chromium, tmp_path / "out" / "report.html", viewport={"width": 390, "height": 800}, is_mobile=True) as watched:
+        watched.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert watched.page.evaluate("document.scrollingElement.scrollWidth") <= 390
+        assert "(blank)" in watched.page.inner_text("#captions")
+        legend = watched.page.locator(".legend > span")
+        looks = [
+            legend.nth(i).evaluate("s => { const c = getComputedStyle(s.firstChild); return c.background; }") for i in range(len(names))
+        ]
+        assert len(set(looks)) == len(names)  # the ninth source's colour is the first one's again, but striped
+        assert watched.offences == []
