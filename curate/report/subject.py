@@ -125,8 +125,10 @@ def read_set(path: str, workers: int = 1, engine: str = "local") -> Manifest:
     Raises:
         UsageError: neither a manifest nor a tar is there.
     """
-    if path.endswith(".json") or fs.exists(fs.join(path, NAME)) or not fs.is_dir(path):
+    if path.endswith(".json") or fs.exists(fs.join(path, NAME)):
         return read_manifest(path)
+    if not fs.is_dir(path):
+        raise UsageError(f"no folder at {path!r}", "a build, a subset, or a folder of tars", "native metadata: --source and --input")
     return dataclasses.replace(survey(path, bad_files="skip", workers=workers, engine=engine), builder="")
 
 

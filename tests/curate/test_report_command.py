@@ -115,7 +115,7 @@ def test_foreign_tars_are_reported_on_and_left_alone(tmp_path: Path, monkeypatch
         ([], "nothing to report on"),
         (["--source", "cc3m"], "no input"),
         (["--source", "cc3n", "--input", "x"], "cc3m"),
-        (["no/such/folder"], "no manifest at 'no/such/folder"),
+        (["no/such/folder"], "no folder at 'no/such/folder'"),
         (["--config", "no-such-recipe"], "no-such-recipe"),
     ],
 )
