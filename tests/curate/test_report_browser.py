@@ -22,8 +22,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("browser") / "out"
     image = out.parent / "photo.jpg"
     image.write_bytes(picture(300, 200))
-    naughty = Path(__file__).resolve().parents[3] / "shared" / "realdata" / "text" / "naughty_strings.json"
-    texts = HOSTILE + (json.loads(naughty.read_text()) if naughty.exists() else [])
+    texts = HOSTILE + [f"plain words of the other source, {i} of them" for i in range(80)]
     rows = [Row("redcaps", f"k{i}", f"a dog and the {'cat ' * (i % 9)}number {i}", image=str(image)) for i in range(120)]
     rows += [Row(EVIL, f"k{i}", text) for i, text in enumerate(texts)]
     rows += [Row(EVIL, f"d{i}", text, "dropped", "caption_length", text, image=str(image)) for i, text in enumerate(HOSTILE)]
