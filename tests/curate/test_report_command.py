@@ -90,7 +90,9 @@ def test_the_page_of_one_set_lies_with_it_and_of_several_here(
     values = json.loads((tmp_path / "report.json").read_text())
     assert [s["name"] for s in values["sources"]] == ["out/count", "out/web", "subset/count", "subset/web"]
     assert sum(s["samples"] for s in values["sources"]) == 12 + 5
-    assert len(values["ledger"]["sets"]) == 1
+    assert [found["set"] for found in values["ledger"]["sets"]] == [1]
+    assert main(["report", str(build), str(build), "--output", str(tmp_path / "twice.html")]) == 0
+    assert '<h3>Set <data value="2">2</data></h3>' in (tmp_path / "twice.html").read_text()
 
 
 def test_foreign_tars_are_reported_on_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Path) -> None:

@@ -62,6 +62,7 @@ def _of_build(at: int, manifest: Manifest, labels: dict[str, str]) -> dict[str, 
     pairs = [rows for key, rows in shown.items() if key[0] == "test" and len(rows) == 2]
     excluded = manifest.notes.get("excluded")
     return {
+        "set": at + 1,
         "sources": sources,
         "total": _total(sources),
         **found,
