@@ -73,12 +73,14 @@ def test_what_a_build_shares_with_itself_recoded_and_with_another(realdata: Path
         return json.loads(capsys.readouterr().out)
 
     other = compare(flickr, tmp_path / "coco")
-    assert other["ids"]["a_in_b"] == other["bytes"]["a_in_b"] == 0
-    assert other["near"]["a_in_b"] <= 1
-    assert other["vocabulary"]["divergence"] > 1.2 * other["vocabulary"]["divergence_of_halves"]
+    (shared,), (words,) = other["overlap"], other["vocabulary"]["pairs"]
+    assert shared["ids"]["a_in_b"] == shared["bytes"]["a_in_b"] == 0
+    assert shared["near"]["a_in_b"] <= 1
+    assert words["divergence"] > 1.2 * words["by_chance"]
     same = compare(flickr, tmp_path / "small")
-    n = other["a"]["samples"]
-    assert same["ids"]["a_in_b"] == 0
-    assert same["bytes"]["a_in_b"] == n  # original bytes are compared, whatever the shards hold
-    assert same["near"]["a_in_b"] == n
-    assert same["vocabulary"]["divergence"] == 0
+    (shared,), (words,) = same["overlap"], same["vocabulary"]["pairs"]
+    n = same["sets"][0]["samples"]
+    assert shared["ids"]["a_in_b"] == 0
+    assert shared["bytes"]["a_in_b"] == n  # original bytes are compared, whatever the shards hold
+    assert shared["near"]["a_in_b"] == n
+    assert words["divergence"] == 0
