@@ -131,7 +131,11 @@ def parser_for(config: type, prog: str, about: str, extra: Mapping[str, tuple[An
 def _add(parser: argparse.ArgumentParser, name: str, annotation: Any, field: dataclasses.Field[Any]) -> None:
     text = field.metadata["help"].replace("%", "%%")
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    if default not in (dataclasses.MISSING, None, "", (), False, []) and not isinstance(default, dict):
+    if (
+        default not in (dataclasses.MISSING, None, "", (), False, [])
+        and not isinstance(default, dict)
+        and not dataclasses.is_dataclass(default)
+    ):
         text += f" (default: {default})"
     # A switch that is off unless given needs no negative.
     keywords: dict[str, Any] = {"action": "store_true"} if annotation is bool and default is False else _kind(annotation)
@@ -148,7 +152,8 @@ def _add(parser: argparse.ArgumentParser, name: str, annotation: Any, field: dat
         parser.add_argument(name, help=text, **{k: v for k, v in keywords.items() if v is not None})
     else:
         needed = field.default is field.default_factory is dataclasses.MISSING
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=text, required=needed, **keywords)
+        # A trailing underscore keeps a flag such as --from apart from Python's own words.
+        parser.add_argument(f"--{name.rstrip('_').replace('_', '-')}", dest=name, help=text, required=needed, **keywords)
 
 
 def _kind(annotation: Any) -> dict[str, Any]:
@@ -159,6 +164,8 @@ def _kind(annotation: Any) -> dict[str, Any]:
         return _kind(plain[0]) if len(plain) == 1 else {"type": _scalar, "metavar": "VALUE"}
     if annotation is bool:
         return {"action": argparse.BooleanOptionalAction}
+    if dataclasses.is_dataclass(annotation):
+        return {"type": str, "metavar": "NAME"}  # the configuration class makes itself of a name
     if origin is tuple:
         # Both `--flag A B` and `--flag A --flag B`.
         return {**_kind(args[0]), "nargs": "+", "action": "extend"}

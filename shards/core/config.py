@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -19,12 +20,27 @@ from shards.core.errors import UsageError, closest
 T = TypeVar("T")
 
 
-def option(default: Any = dataclasses.MISSING, help: str = "", *, positional: bool = False, metavar: str = "") -> Any:
+def option(
+    default: Any = dataclasses.MISSING,
+    help: str = "",
+    *,
+    positional: bool = False,
+    metavar: str = "",
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> Any:
     """Declare a dataclass field with its help text; without a default the field is required.
 
-    `positional` makes the field an argument instead of a flag.
+    Args:
+        positional: make the field an argument instead of a flag.
+        least: the smallest number allowed; `above` is the same without that number itself.
+        most: the largest number allowed; `below` is the same without that number itself. A number with any of these limits
+            must also be finite.
     """
-    metadata = {"help": help, "positional": positional, "metavar": metavar}
+    limits = {"least": least, "above": above, "most": most, "below": below}
+    metadata = {"help": help, "positional": positional, "metavar": metavar, "limits": limits}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -53,7 +69,30 @@ def load(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             f"missing key {_at(where, missing[0])!r}", f"{_at(where, missing[0])}: {fields[missing[0]].metadata.get('help', '')}"
         )
     annotations = hints(cls)
-    return cls(**{key: _convert(annotations[key], value, _at(where, key)) for key, value in values.items()})
+    converted = {key: _convert(annotations[key], value, _at(where, key)) for key, value in values.items()}
+    for key, value in converted.items():
+        _check_limits(value, fields[key].metadata.get("limits", {}), _at(where, key))
+    return cls(**converted)
+
+
+def _check_limits(value: Any, limits: Mapping[str, float | None], where: str) -> None:
+    """Refuse a number outside the limits of its option.
+
+    Raises:
+        UsageError: naming the key, the number and the limits.
+    """
+    stated = {name: limit for name, limit in limits.items() if limit is not None}
+    if not stated or isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    inside = math.isfinite(value)
+    inside &= "least" not in stated or value >= stated["least"]
+    inside &= "above" not in stated or value > stated["above"]
+    inside &= "most" not in stated or value <= stated["most"]
+    inside &= "below" not in stated or value < stated["below"]
+    if not inside:
+        words = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
+        allowed = ", ".join(f"{words[name]} {limit:g}" for name, limit in stated.items())
+        raise UsageError(f"{where}: {value}", f"a finite number, {allowed}")
 
 
 def dump(config: Any) -> Any:

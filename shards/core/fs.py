@@ -248,10 +248,56 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+        if isinstance(error, OSError) and error.filename in (None, temporary):
+            error.filename = path  # writing names no file, and nobody knows the temporary name
         raise
+
+
+@contextlib.contextmanager
+def locked(folder: str, name: str = ".lock") -> Iterator[None]:
+    """Hold a folder for this process alone while the block runs. A process that dies leaves no lock behind.
+
+    An object store knows no locks: there nothing is held.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    if is_remote(folder):
+        yield
+        return
+    path = join(folder, name)
+    with _open_locked(path) as file:
+        if file is None:
+            raise UsageError(
+                f"{folder}: another process is writing here", "one command at a time in a folder", "wait for it, or another folder"
+            )
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.remove(path)
+
+
+@contextlib.contextmanager
+def _open_locked(path: str) -> Iterator[IO[bytes] | None]:
+    """Open a file and lock it; yield None where another process holds it."""
+    import fcntl
+
+    while True:
+        with open(path, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            # The holder of before may have removed the file since it was opened here: its lock would then hold nobody off.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    yield file
+                    return
 
 
 def write_bytes(path: str, content: bytes) -> None:
