@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from shards import tar
@@ -15,8 +15,11 @@ from shards.core.engine import Lost, map_unordered
 from shards.core.engines.local import default_workers
 from shards.core.errors import RunError, TornFileError, UsageError
 from shards.manifest import NAME, Manifest, ShardEntry
+from shards.sample import IMAGE_EXTENSIONS
+from shards.tally import Tally
 
 BUILDER = "shards index"
+_SORT = "pack the tar again with `tar --sort=name -cf`"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4")
 
 
@@ -27,6 +30,7 @@ class IndexConfig:
     folder: str = option(help="a folder of uncompressed tars, searched through", positional=True)
     bad_files: Literal["stop", "skip"] = option("stop", "what a torn tar does: stop, or be left out and named in the manifest")
     overwrite: bool = option(False, "replace a manifest that is there")
+    strict: bool = option(False, "exit 1 where anything was left out or passed over, or keys repeat")
     workers: int | None = option(None, "worker processes; default: one per core")
     engine: str = option("local", "local | inline (this process alone)")
     json: bool = option(False, "print JSON")
@@ -34,23 +38,37 @@ class IndexConfig:
 
 @dataclass(frozen=True)
 class Indexed:
-    """One tar's entry and members, or why there is none. `spaced`: names that DALI's index cannot hold."""
+    """One tar's entry and members, or why there is none.
+
+    Attributes:
+        members: the extensions of its samples, each set of them once.
+        bad: why the tar cannot be indexed, `advice` what to do about it; empty where it can.
+        spaced: names hold spaces, which DALI's index cannot.
+        tally: what was passed over, and samples that look wrong.
+        keys: 8 bytes of hash of each sample's key.
+    """
 
     entry: ShardEntry | None
     members: tuple[tuple[str, ...], ...] = ()
     bad: str = ""
+    advice: str = ""
     spaced: bool = False
+    tally: Tally = field(default_factory=Tally)
+    keys: bytes = b""
 
 
-def run(config: IndexConfig) -> None:
-    """Index a folder and say what it holds."""
+def run(config: IndexConfig) -> int:
+    """Index a folder and say what it holds; return 1 where `strict` asks for it and something was told."""
     workers = config.workers or default_workers()
     manifest = index(config.folder, bad_files=config.bad_files, overwrite=config.overwrite, workers=workers, engine=config.engine)
+    told = bool(manifest.notes)
     if config.json:
-        emit({"manifest": manifest.digest, "samples": manifest.samples, "shards": len(manifest.shards), "members": list(manifest.members)})
-        return
-    members = " ".join(f".{m}" for m in manifest.members) or "none in every sample"
-    emit(f"{config.folder}: {manifest.samples:,} samples in {len(manifest.shards):,} tars; members: {members}")
+        facts = {"manifest": manifest.digest, "samples": manifest.samples, "shards": len(manifest.shards)}
+        emit(facts | {"members": list(manifest.members), "notes": manifest.notes})
+    else:
+        members = " ".join(f".{m}" for m in manifest.members) or "none in every sample"
+        emit(f"{config.folder}: {manifest.samples:,} samples in {len(manifest.shards):,} tars; members: {members}")
+    return 1 if config.strict and told else 0
 
 
 def index(folder: str, *, bad_files: str = "stop", overwrite: bool = False, workers: int = 1, engine: str = "local") -> Manifest:
@@ -58,7 +76,7 @@ def index(folder: str, *, bad_files: str = "stop", overwrite: bool = False, work
 
     Raises:
         UsageError: no tar, a compressed one, or a manifest that is there already.
-        RunError: a torn tar, unless `bad_files` is "skip".
+        RunError: a torn tar, or one with a sample's members apart, unless `bad_files` is "skip".
     """
     if fs.exists(fs.join(folder, NAME)) and not overwrite:
         raise UsageError(f"{folder!r} has a {NAME} already", advice="--overwrite loses what it says about sources and seed")
@@ -70,9 +88,11 @@ def index(folder: str, *, bad_files: str = "stop", overwrite: bool = False, work
 def survey(folder: str, *, bad_files: str = "stop", write: bool = False, workers: int = 1, engine: str = "local") -> Manifest:
     """Return what the manifest of a folder of tars would be. With `write` a `.idx` is written beside each tar, else nothing.
 
+    Its notes hold `bad_files`, tars that were left out and why, and `told`, what was passed over or looks wrong, by kind.
+
     Raises:
         UsageError: no tar, or a compressed one.
-        RunError: a torn tar, unless `bad_files` is "skip".
+        RunError: a torn tar, or one with a sample's members apart, unless `bad_files` is "skip".
     """
     names = _tars(folder)
     results: dict[str, Indexed] = {}
@@ -83,12 +103,14 @@ def survey(folder: str, *, bad_files: str = "stop", write: bool = False, workers
             progress.add(not lost)
     bad = {n: results[n].bad for n in names if results[n].bad}
     if bad and bad_files == "stop":
-        name, why = next(iter(bad.items()))
-        raise RunError(f"{name}: {why}", "whole tars", f"--bad-files skip leaves out {len(bad)} of {len(names)} tars")
-    _warn(results, bad, write)
+        name = next(iter(bad))
+        skip = f"--bad-files skip leaves out {len(bad)} of {len(names)} tars"
+        raise RunError(f"{name}: {bad[name]}", "whole tars", "; or ".join(filter(None, [results[name].advice, skip])))
     shards = tuple(e for n in names if (e := results[n].entry) is not None)
+    told = _told(folder, names, results)
+    _warn(results, bad, told, write)
     if not shards:
-        raise UsageError(f"no sample in the tars of {folder!r}", "members named KEY.EXTENSION")
+        raise UsageError(f"no sample in the tars of {folder!r}", "members named KEY.EXTENSION", "; ".join(told.lines()))
     members = _common([m for n in names for m in results[n].members])
     return Manifest(
         samples=sum(e.samples for e in shards),
@@ -96,7 +118,7 @@ def survey(folder: str, *, bad_files: str = "stop", write: bool = False, workers
         shards=shards,
         builder=BUILDER,
         members=members,
-        notes={"bad_files": bad} if bad else {},
+        notes=({"bad_files": bad} if bad else {}) | ({"told": told.counts} if told else {}),
         folder=folder,
     )
 
@@ -105,26 +127,90 @@ def index_tar(spec: tuple[str, str, bool]) -> Indexed:
     """Walk one tar (folder, name) and write its `.idx` if it should be written; runs in a worker."""
     folder, name, write = spec
     path = fs.join(folder, name)
+    tally = Tally()
     try:
-        with fs.open_read(path) as file:
-            groups = list(tar.samples(tar.walk(file, path)))
+        groups = _groups(path, tally)
     except (TornFileError, UsageError) as error:
         return Indexed(None, bad=str(error).replace("\n", " "))
     if not groups:
-        return Indexed(None)
+        return Indexed(None, tally=tally)
+    if apart := tar.scattered(groups):
+        found = f"members of {len(apart):,} samples stand apart, such as those of {fs.printable(apart[0])!r}"
+        return Indexed(None, bad=f"{found}: every reader would take them for several samples", advice=_SORT)
+    _count_odd(groups, tally)
     spaced = any(c.isspace() for g in groups for m in g for c in m.name)
-    digest, stem = "", path.removesuffix(".tar")
-    if not write:
-        pass
-    elif spaced:
-        fs.remove(stem + ".idx")  # a wrong one would be believed
-    else:
-        text = tar.format_index(groups).encode("utf-8", "surrogateescape")
-        fs.write_bytes(stem + ".idx", text)
-        digest = hashlib.sha256(text).hexdigest()
+    digest = _write_index(path, groups, spaced) if write else ""
     entry = ShardEntry(path=name, samples=len(groups), bytes=fs.size(path), sha256=fs.sha256(path), index_sha256=digest)
     kinds = dict.fromkeys(tuple(m.ext for m in g) for g in groups)
-    return Indexed(entry, tuple(kinds), spaced=spaced)
+    keys = b"".join(_hash(group[0].key) for group in groups)
+    return Indexed(entry, tuple(kinds), spaced=spaced, tally=tally, keys=keys)
+
+
+def _groups(path: str, tally: Tally) -> list[list[tar.Member]]:
+    with fs.open_read(path) as file:
+        return list(tar.samples(tar.walk(file, path, tally=tally), tally))
+
+
+def _write_index(path: str, groups: list[list[tar.Member]], spaced: bool) -> str:
+    """Write the `.idx` of a tar and return its sha256; where DALI's format cannot hold the names, none."""
+    stem = path.removesuffix(".tar")
+    if spaced:
+        fs.remove(stem + ".idx")  # a wrong one would be believed
+        return ""
+    text = tar.format_index(groups).encode("utf-8", "surrogateescape")
+    fs.write_bytes(stem + ".idx", text)
+    return hashlib.sha256(text).hexdigest()
+
+
+def _count_odd(groups: list[list[tar.Member]], tally: Tally) -> None:
+    """Count samples that every reader takes for one, and that hardly are."""
+    has_images = False
+    without_image = []
+    for group in groups:
+        extensions = [member.ext.lower() for member in group]
+        if any(ext in IMAGE_EXTENSIONS for ext in extensions):
+            has_images = True
+        else:
+            without_image.append(group[0].name)
+        if len(set(extensions)) < len(extensions):
+            tally.add("samples with one extension twice", group[0].key)
+    if has_images and without_image:  # a tar of texts or sounds alone is none of our business
+        tally.add("samples without an image", without_image[0], len(without_image))
+
+
+def _told(folder: str, names: Sequence[str], results: dict[str, Indexed]) -> Tally:
+    """Return what all tars have to tell, and how many keys repeat."""
+    told = Tally()
+    for name in names:
+        result = results[name]
+        told.merge(result.tally, name)
+        if result.entry is None and not result.bad:
+            told.add("tars left out: no sample in them", name)
+    repeated, first = _repeated(results, names)
+    if repeated:
+        kind = "keys that stand for several samples (a sample is then known by its tar and place, not by its key)"
+        key = next(g[0].key for g in _groups(fs.join(folder, first[0]), Tally()) if _hash(g[0].key) == first[1])
+        told.add(kind, f"{first[0]}: {key}", repeated)
+    return told
+
+
+def _repeated(results: dict[str, Indexed], names: Sequence[str]) -> tuple[int, tuple[str, bytes]]:
+    """Return how many keys repeat over the tars or in one, and for the first of them a tar and the key's hash."""
+    import numpy as np
+
+    hashes = np.frombuffer(b"".join(results[n].keys for n in names), dtype="<u8")
+    unique, counts = np.unique(hashes, return_counts=True)
+    again = unique[counts > 1]
+    for name in names:
+        here = np.frombuffer(results[name].keys, dtype="<u8")
+        hits = here[np.isin(here, again)] if len(again) else again
+        if len(hits):
+            return len(again), (name, hits[0].tobytes())
+    return 0, ("", b"")
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
 def _tars(folder: str) -> list[str]:
@@ -149,13 +235,13 @@ def _common(kinds: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(m for m in dict.fromkeys(kinds[0]) if all(m in kind for kind in kinds)) if kinds else ()
 
 
-def _warn(results: dict[str, Indexed], bad: dict[str, str], write: bool) -> None:
+def _warn(results: dict[str, Indexed], bad: dict[str, str], told: Tally, write: bool) -> None:
     for name, why in bad.items():
         warn(f"left out: {name}: {why}")
     for name, result in results.items():
         if result.spaced and write:
             warn(f"{name}: member names hold spaces, which DALI's index cannot: no .idx; our own reader walks the tar")
-        if result.entry is None and not result.bad:
-            warn(f"left out: {name}: no sample in it")
     if write and len({kind for r in results.values() for kind in map(frozenset, r.members)}) > 1:
         warn("members differ from sample to sample: Hugging Face's reader refuses that, DALI's needs care")
+    for line in told.lines():
+        warn(line)

@@ -7,18 +7,29 @@ absolute and `..` names. The index is DALI's (`wds2idx`, v1.2), byte-equal to wh
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol
 
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
+from shards.header import BLOCK as BLOCK
+from shards.header import header_name, header_size, pax_fields, pax_size
+from shards.header import is_header as is_header
+from shards.tally import Tally
 
-BLOCK = 512
 END = bytes(2 * BLOCK)
 PIECE = 2**20
 MAX_MEMBER = 8 * 2**30 - 1  # eleven octal digits
+MAX_ABOUT_NEXT = 2**24  # bytes of a long-name or PAX header, which is read whole; names have at most 4 KiB
+_ABOUT_NEXT = (b"L", b"K", b"x", b"X")
+_REGULAR = (b"0", b"\0", b"7")
+_HARD_LINK, _SPARSE = b"1", b"S"
+_SILENT = (b"5", b"g", b"D", b"V")  # folders, and what describes the archive itself
+_PASSED_OVER = {b"2": "symbolic links passed over"} | dict.fromkeys((b"3", b"4", b"6"), "devices and pipes passed over")
 _INDEX_HEAD = re.compile(r"v1\.[12] (\d+)")
 
 
@@ -123,88 +134,150 @@ class TarWriter:
         self._filled = 0
 
 
-def walk(file: IO[bytes], name: str = "tar", *, hostile: bool = False) -> Iterator[Member]:
+def walk(file: IO[bytes], name: str = "tar", *, hostile: bool = False, tally: Tally | None = None) -> Iterator[Member]:
     """Yield the regular files of an uncompressed tar in order, without reading their content.
 
+    A hard link is a member with its target's bytes, where the target stands before it in the tar. Tars that were
+    concatenated are read on behind the first one's end mark, as `tar -i` does.
+
     Args:
-        file: the open tar; must be able to seek.
+        file: the open tar; must be able to seek, at least forward (then its end is at sys.maxsize, and hard links are passed over).
         name: what errors call it.
         hostile: yield members that `leads_out` would refuse, too, instead of raising.
+        tally: counts by kind what is no regular file and is passed over.
 
     Raises:
         TornFileError: the tar is cut off (also between two members: the end mark is missing), or a header is not one.
             Members before it were yielded.
         UsageError: a member's name is absolute or leads out of the folder.
     """
-    size_limit = file.seek(0, 2)
-    offset, long_name, pax_size = 0, "", None
-    while True:
-        file.seek(offset)
-        block = file.read(BLOCK)
-        if len(block) < BLOCK:
-            raise TornFileError(f"{name}: cut off at byte {size_limit}, before the end-of-archive mark")
-        if not block.strip(b"\0"):
-            return
-        _check_header(block, offset, name)
-        size, kind = _number(block[124:136], name), block[156:157]
-        size = pax_size if pax_size is not None and kind in (b"0", b"\0") else size
-        if offset + BLOCK + size > size_limit:
-            raise TornFileError(f"{name}: cut off inside {_name(block)!r} at byte {size_limit}")
+    for member in _Walk(file, name, Tally() if tally is None else tally).members():
+        if leads_out(member.name) and not hostile:
+            raise UsageError(f"{name}: member {member.name!r} leads out of the archive", "relative names without '..'")
+        yield member
+
+
+class _Walk:
+    """The state of a walk: what long-name and PAX headers say of the next member, and where link targets lie."""
+
+    def __init__(self, file: IO[bytes], name: str, tally: Tally) -> None:
+        self.file, self.name, self.tally = file, name, tally
+        self.limit = file.seek(0, 2)
+        self.fields: dict[str, str] = {}
+        self.yielded, self.ended = 0, False
+        self.places: dict[str, Member] | None = None  # by name, from the first hard link on
+
+    def members(self) -> Iterator[Member]:
+        """Yield the tar's files and the hard links to them."""
+        offset = 0
+        while True:
+            self.file.seek(offset)
+            block = self.file.read(BLOCK)
+            if self.ended and not self._goes_on(block, offset):
+                return
+            if len(block) < BLOCK:
+                raise TornFileError(f"{self.name}: cut off at byte {self.limit}, before the end-of-archive mark")
+            if not block.strip(b"\0"):
+                self.ended = True
+                offset += BLOCK
+                continue
+            if not is_header(block):
+                advice = "unpack .tar.gz files first"
+                raise TornFileError(f"{self.name}: no tar header at byte {offset}", "an uncompressed tar", advice)
+            kind = block[156:157]
+            size = self._size(block, kind)
+            if offset + BLOCK + size > self.limit:
+                raise TornFileError(f"{self.name}: cut off inside {header_name(block)!r} at byte {self.limit}")
+            if kind in _ABOUT_NEXT:
+                self._read_about_next(kind, size)
+            else:
+                member = self._member(block, kind, offset + BLOCK, size)
+                if member is not None:
+                    self._remember(member)
+                    yield member
+                self.fields = {}
+            offset += padded(size) + self._sparse_map_size(block, kind, offset)
+
+    def _size(self, block: bytes, kind: bytes) -> int:
+        """Return how many bytes of content follow a header."""
+        if kind == _HARD_LINK:
+            return 0  # whatever its header states, as in GNU tar and tarfile
+        stated = header_size(block, self.name)
+        if kind in _REGULAR and "size" in self.fields:
+            return pax_size(self.fields["size"], self.name)
+        return stated
+
+    def _read_about_next(self, kind: bytes, size: int) -> None:
+        """Read a GNU long name or PAX header, which describes the member behind it."""
+        if size > MAX_ABOUT_NEXT:
+            raise TornFileError(f"{self.name}: a header of {size} bytes about the next member", f"at most {MAX_ABOUT_NEXT}")
+        content = self.file.read(size)
         if kind == b"L":
-            long_name = file.read(size).rstrip(b"\0").decode("utf-8", "surrogateescape")
-        elif kind == b"x":
-            fields = _pax(file.read(size))
-            long_name = fields.get("path", long_name)
-            pax_size = int(fields["size"]) if "size" in fields else None
+            self.fields["path"] = content.rstrip(b"\0").decode("utf-8", "surrogateescape")
+        elif kind == b"K":
+            self.fields["linkpath"] = content.rstrip(b"\0").decode("utf-8", "surrogateescape")
         else:
-            if kind in (b"0", b"\0"):
-                member = (long_name or _name(block)).removeprefix("./")
-                if leads_out(member) and not hostile:
-                    raise UsageError(f"{name}: member {member!r} leads out of the archive", "relative names without '..'")
-                yield Member(member, offset + BLOCK, size)
-            long_name, pax_size = "", None
-        offset += padded(size)
+            self.fields.update(pax_fields(content, self.name))
 
+    def _member(self, block: bytes, kind: bytes, offset: int, size: int) -> Member | None:
+        """Return a header's file, or count what is passed over."""
+        name = (self.fields.get("path") or header_name(block)).removeprefix("./")
+        sparse = kind == _SPARSE or any(field.startswith("GNU.sparse.") for field in self.fields)
+        if kind == _HARD_LINK:
+            return self._linked(name, block)
+        if sparse:
+            self.tally.add("sparse members passed over", self.fields.get("GNU.sparse.name", name))
+        elif kind in _REGULAR:
+            is_folder = kind == b"\0" and name.endswith("/")  # as tars of 1979 write them
+            return None if is_folder else Member(name, offset, size)
+        elif kind not in _SILENT:
+            self.tally.add(_PASSED_OVER.get(kind, "members of unknown type passed over"), name)
+        return None
 
-def is_header(block: bytes) -> bool:
-    """Return whether a block's checksum is that of a tar header."""
-    try:
-        stated = int(block[148:156].strip(b" \0") or b"-1", 8)
-    except ValueError:
-        stated = -1
-    return stated == sum(block[:148]) + 8 * 32 + sum(block[156:])
+    def _linked(self, name: str, block: bytes) -> Member | None:
+        """Return a hard link as a member with its target's bytes."""
+        if self.limit == sys.maxsize:
+            self.tally.add("hard links in a packed tar passed over", name)
+            return None
+        short = block[157:257].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        target = (self.fields.get("linkpath") or short).removeprefix("./")
+        if self.places is None:
+            before = _Walk(self.file, self.name, Tally())
+            self.places = {member.name: member for member in itertools.islice(before.members(), self.yielded)}
+        if target not in self.places:
+            self.tally.add("hard links to files outside the tar passed over", name)
+            return None
+        return Member(name, self.places[target].offset, self.places[target].size)
 
+    def _remember(self, member: Member) -> None:
+        self.yielded += 1
+        if self.places is not None:
+            self.places[member.name] = member
 
-def _check_header(block: bytes, offset: int, name: str) -> None:
-    if not is_header(block):
-        raise TornFileError(f"{name}: no tar header at byte {offset}", "an uncompressed tar", "unpack .tar.gz files first")
+    def _goes_on(self, block: bytes, offset: int) -> bool:
+        """Return whether there may be more behind an end mark, of which this block is no part."""
+        if len(block) < BLOCK:
+            return False
+        if not block.strip(b"\0"):
+            return True
+        if not is_header(block):
+            self.tally.add("end marks with bytes behind them that are no tar", f"byte {offset}")
+            return False
+        self.tally.add("concatenated tars read on (webdataset stops at the first end mark)", f"byte {offset}")
+        self.ended = False
+        return True
 
-
-def _number(field: bytes, name: str) -> int:
-    if field[0] & 0x80:  # GNU's base-256 form
-        return int.from_bytes(field, "big") & ((1 << 95) - 1)
-    try:
-        return int(field.strip(b" \0") or b"0", 8)
-    except ValueError as error:
-        raise TornFileError(f"{name}: a member's size is no number: {field!r}") from error
-
-
-def _name(block: bytes) -> str:
-    short = block[:100].partition(b"\0")[0]
-    prefix = block[345:500].partition(b"\0")[0] if block[257:263] == b"ustar\0" else b""
-    return (prefix + b"/" + short if prefix else short).decode("utf-8", "surrogateescape")
-
-
-def _pax(content: bytes) -> dict[str, str]:
-    fields = {}
-    while content:
-        length, _, _ = content.partition(b" ")
-        if not length.isdigit() or int(length) < 5:
-            break
-        record, content = content[len(length) + 1 : int(length) - 1], content[int(length) :]
-        key, _, value = record.partition(b"=")
-        fields[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
-    return fields
+    def _sparse_map_size(self, block: bytes, kind: bytes, offset: int) -> int:
+        """Return the bytes between an old GNU sparse header and its content: more of its map, a block at a time."""
+        if kind != _SPARSE or not block[482]:
+            return 0
+        size, more = 0, True
+        while more:
+            self.file.seek(offset + BLOCK + size)
+            extension = self.file.read(BLOCK)
+            more = len(extension) == BLOCK and extension[504] != 0
+            size += BLOCK
+        return size
 
 
 def leads_out(member: str) -> bool:
@@ -212,12 +285,19 @@ def leads_out(member: str) -> bool:
     return member.startswith("/") or ".." in member.split("/")
 
 
-def samples(members: Iterable[Member]) -> Iterator[list[Member]]:
-    """Group adjacent members with one key, as webdataset and DALI do; dot-files and names without a dot are passed over."""
+def samples(members: Iterable[Member], tally: Tally | None = None) -> Iterator[list[Member]]:
+    """Group adjacent members with one key, as webdataset and DALI do; dot files and names without a dot are passed over.
+
+    Args:
+        members: a tar's members in order.
+        tally: counts what is passed over.
+    """
     group: list[Member] = []
     for member in members:
         base = member.name.rpartition("/")[2]
         if base.startswith(".") or "." not in base:
+            if tally is not None:
+                tally.add("dot files passed over" if base.startswith(".") else "files without an extension passed over", member.name)
             continue
         if group and group[0].key != member.key:
             yield group
@@ -225,6 +305,23 @@ def samples(members: Iterable[Member]) -> Iterator[list[Member]]:
         group.append(member)
     if group:
         yield group
+
+
+def scattered(groups: Sequence[list[Member]]) -> list[str]:
+    """Return the keys of samples whose members stand apart in their tar: groups of one key that complement each other.
+
+    Two groups with an extension in common are two samples of one name, not parts of one.
+    """
+    extensions: dict[str, set[str]] = {}
+    apart: dict[str, None] = {}
+    for group in groups:
+        key = group[0].key
+        here = {member.ext for member in group}
+        before = extensions.setdefault(key, set())
+        if before and before.isdisjoint(here):
+            apart[key] = None
+        before |= here
+    return list(apart)
 
 
 def read_index(path: str) -> list[list[Member]]:

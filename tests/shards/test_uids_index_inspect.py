@@ -111,7 +111,7 @@ def test_members_that_vary_and_names_with_spaces_are_told(tmp_path, capsys):
     assert (manifest.samples, manifest.members) == (3, ("jpg",))
     assert "members differ" in said
     assert "b.tar: member names hold spaces" in said
-    assert "c.tar: no sample" in said
+    assert "1 tars left out: no sample in them, such as c.tar" in said
     assert [s.members["jpg"] for s in read_samples(manifest)] == [b"x", b"z", b"xx"]
 
 
