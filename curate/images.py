@@ -13,9 +13,9 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from curate.jpeg import KEPT_PROCESSES, JpegHeader, jpeg_header
 from curate.phash import phash
 from shards.core.config import option
+from shards.jpeg import KEPT_PROCESSES, JpegHeader, jpeg_header
 from shards.proof import JPEGS, MAX_PIXELS, prove_jpeg
 
 VERSION = 4

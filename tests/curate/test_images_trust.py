@@ -24,10 +24,10 @@ from native import make_pool
 from PIL import Image
 
 from curate.images import ImagePolicy, ImageRefusedError, open_image
-from curate.jpeg import jpeg_header
 from curate.measure import MeasureTask, pieces
 from curate.phash import SHORTEST, VERSIONS, scale
 from curate.recipe import SourceSpec
+from shards.jpeg import jpeg_header
 from shards.proof import jpeg_pixels, prove
 
 Build = Callable[..., tuple[int, Path, str]]
@@ -299,7 +299,7 @@ def test_a_task_is_cut_without_gap_or_overlap(start: int, rows: int) -> None:
 @pytest.mark.parametrize("marker", [0xDA, 0xDB, 0xC4, 0xC0])
 def test_bytes_between_segments_never_reach_dali(marker: int, junk: bytes) -> None:
     """libjpeg passes over them and DALI's parser refuses them: only fill bytes (FF) are kept, the rest is encoded again."""
-    from train.dali import Prover
+    from train.data.decode.dali import Prover
 
     plain = encoded(picture(1))
     at = plain.index(bytes([0xFF, marker]))
