@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from curate.config import FILTERS, SOURCES, BuildConfig, resolve
 from curate.decide import Decided, decide, placeholders, removed_by_class, stages, waterfall
 from curate.decontaminate import claims, sets
+from curate.layer import check_name, lay_tokens
 from curate.listing import join_pool, layout_of, list_records
-from curate.measure import Part, codecs, hash_kind, measure, table_digest
+from curate.measure import Part, codecs, columns_of, hash_kind, measure, table_digest
 from curate.plan import class_names, members_of, plan, write_ledger
 from curate.recipe import Recipe, SourceSpec
 from curate.steps import steps_of
@@ -28,14 +28,15 @@ if TYPE_CHECKING:
     from curate.embed import Embedded
 
 VERSION = "provender 0.1.0"
-# What a build imports: its tasks beside the recipe's plug-ins, and this process itself, at the same time.
+# What measuring imports: its tasks beside the recipe's plug-ins, and this process itself, at the same time.
 TASK_MODULES = (
     "pyarrow.parquet", "scipy.fftpack", "xxhash", "simplejpeg", "PIL.ImageOps", "PIL.BmpImagePlugin", "PIL.GifImagePlugin",
-    "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.PpmImagePlugin", "PIL.WebPImagePlugin",
-    "curate.measure", "curate.write", "curate.report.examples", "curate.report.stats.warm",
+    "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.PpmImagePlugin", "PIL.WebPImagePlugin", "curate.measure",
 )  # fmt: skip
 OWN_MODULES = ("pyarrow.parquet", "duckdb", "yaml", "PIL.Image")
-REPORT_MODULES = ("curate.report.ready",)
+# And what writing and the report import besides.
+WRITING_TASK_MODULES = ("curate.write", "curate.report.examples", "curate.report.stats.warm")
+WRITING_OWN_MODULES = ("curate.report.ready",)
 
 
 def build_shards(config: BuildConfig) -> int:
@@ -50,18 +51,20 @@ def build_shards(config: BuildConfig) -> int:
         return 0
     if not config.output:
         raise UsageError("no output folder", "--output DIR")
+    if config.tokens:
+        check_name(config.tokens, sorted({name.partition(".")[0] for name, _ in columns_of(recipe)}))
     output, work = config.output.rstrip("/"), _work(config)
     _refuse_other(output, recipe, config.overwrite)
-    found = measured(recipe, work, config, REPORT_MODULES)
+    found = measured(recipe, work, config, writing=not fs.exists(fs.join(output, NAME)))
     if _is_whole(output, recipe, found.digest, config.overwrite):
         say(f"{output}: this build is there already, nothing to do")
-        return _finish(output, config.json)
+        return _finish(output, config)
     decided, said = _decide(recipe, found, work, config)
     _prepare(output, recipe)
     manifest = _write(recipe, decided, said, found, work, output, config)
     say(waterfall(decided.sources, stages(recipe)))
     say(f"{output}: {manifest.samples:,} samples in {len(manifest.shards)} shards")
-    return _finish(output, config.json)
+    return _finish(output, config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +85,15 @@ class Measured:
         return digest([table, sets.version(self.excluded)]) if self.excluded else table
 
 
-def measured(recipe: Recipe, work: str, config: BuildConfig, modules: Sequence[str] = ()) -> Measured:
-    """Run the measure pass over all sources, and the model over what was measured; what else will be imported, `modules`, is meanwhile."""
+def measured(recipe: Recipe, work: str, config: BuildConfig, *, writing: bool = False) -> Measured:
+    """Run the measure pass over all sources, and the model over what was measured.
+
+    Args:
+        writing: a build will follow: what that imports is loaded meanwhile.
+    """
     plugins = [f"{SOURCES}.{spec.reader}" for spec in recipe.sources] + [f"{FILTERS}.{values['name']}" for values in recipe.filters]
-    prepare([*TASK_MODULES, *plugins], engine=config.engine)
-    lean.load((*OWN_MODULES, *modules))
+    prepare([*TASK_MODULES, *plugins, *(WRITING_TASK_MODULES if writing else ())], engine=config.engine)
+    lean.load((*OWN_MODULES, *(WRITING_OWN_MODULES if writing else ())))
     workers = _workers(config)
     exclude, policy = recipe.exclude, recipe.image_policy
     excluded = sets.open_sets(exclude.sets, hash_kind(recipe), policy, exclude.views, work, workers, config.engine)
@@ -270,10 +277,12 @@ def _licences(decided: Decided) -> dict[str, dict[str, int]]:
     return found
 
 
-def _finish(output: str, as_json: bool) -> int:
-    """Print what a script wants to know of a build: its manifest's path, or with --json its counts."""
+def _finish(output: str, config: BuildConfig) -> int:
+    """Lay tokens beside a whole build, and print what a script wants to know of it: its manifest's path, or with --json its counts."""
     manifest = read_manifest(output)
-    if as_json:
+    if config.tokens:
+        lay_tokens(manifest, config.tokens, _workers(config), config.engine, overwrite=config.overwrite)
+    if config.json:
         emit(
             {
                 "output": output,

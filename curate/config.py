@@ -56,6 +56,7 @@ class BuildConfig:
     )
     holdout: float | None = option(None, "share of samples held out by uid")
     json_member: bool | None = option(None, "add a .json member to each sample")
+    tokens: str = option("", "lay the captions' CLIP tokens beside the shards, as the layer of this name", metavar="NAME")
     bad_files: Literal["stop", "skip"] | None = option(None, "at a torn input file (default: stop)")
     limit: int | None = option(None, "read only the first N records of each source: a first try")
     output: str = option("", "folder of the build", metavar="DIR")

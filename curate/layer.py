@@ -1,4 +1,4 @@
-"""`curate layer`: lay columns beside a build's tars: other captions, scores, whatever a file says of its uids.
+"""`curate layer`: lay columns beside a build's tars: other captions, scores, whatever a file says of its uids; or CLIP tokens.
 
 The file is CSV, TSV, JSON lines or parquet with a column of uids. It is joined to the build once and kept in shard order
 (`shards.layers`), so that readers take it row by row; the tars stay as they are.
@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from curate.listing import connect, scalar, sql_text
+from curate.tokens import add_tokens, tokenizer_facts
 from shards import layers
 from shards.core import fs
 from shards.core.config import digest, option
 from shards.core.console import Progress, emit, say, table
+from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError, closest
 from shards.manifest import Manifest, read_manifest
 from shards.reader import Shard
@@ -34,35 +36,71 @@ UNCERTAIN = ("caption", "captions", "text")  # columns that stay text even if ev
 class LayerConfig:
     """Add a layer to a build, or list its layers."""
 
-    action: Literal["add", "list"] = option(help="add: lay a file's columns beside the build; list: what lies there", positional=True)
+    action: Literal["add", "tokens", "list"] = option(
+        help="add: lay a file's columns beside the build; tokens: lay its captions' CLIP tokens there; list: what lies there",
+        positional=True,
+    )
     build: str = option(help="the build's folder", positional=True)
     name: str = option("", "the layer's name: its columns are NAME.COLUMN", positional=True)
-    file: str = option("", "CSV, TSV, JSON lines or parquet, with a column of uids and others", positional=True)
+    file: str = option("", "add: CSV, TSV, JSON lines or parquet, with a column of uids and others", positional=True)
     key: str = option("uid", "the file's column of uids", metavar="COLUMN")
     many: bool = option(False, "a uid may have several rows: every column becomes a list, in the file's order")
     overwrite: bool = option(False, "replace a layer of that name")
+    workers: int = option(0, "tokens: worker processes (default: one per core)")
+    engine: str = option("local", "tokens: where tasks run")
     json: bool = option(False, "print JSON")
 
 
 def layer(config: LayerConfig) -> int:
-    """Run `curate layer add` or `curate layer list`."""
+    """Run `curate layer add`, `curate layer tokens` or `curate layer list`."""
     manifest = read_manifest(config.build)
     if config.action == "list":
         return _list(manifest, config.json)
-    _check(config, manifest)
-    stated = {"source": fs.sha256(config.file), "key": config.key, "many": config.many, "tars": _tars(manifest)}
-    there = layers.read_layers(manifest.folder).get(config.name)
-    if there is not None and there["digest"] == digest(stated):
-        say(f"{config.name}: this layer is there already, nothing to do")
+    if config.action == "tokens":
+        if config.file:
+            raise UsageError(f"a file {config.file!r} for a layer of tokens", "BUILD and NAME alone", "curate layer add takes files")
+        about = lay_tokens(manifest, config.name, config.workers, config.engine, overwrite=config.overwrite)
     else:
-        if there is not None and not config.overwrite:
-            raise UsageError(f"{config.build!r} has another layer {config.name!r}", "another name", "--overwrite replaces it")
-        there = add_layer(manifest, config.name, config.file, config.key, many=config.many) | {"digest": digest(stated)}
-        fs.write_text(fs.join(layers.folder_of(manifest.folder, config.name), layers.INFO), json.dumps(there, indent=1) + "\n")
-    emit(there if config.json else f"{config.name}: {', '.join(there['columns'])} for {there['samples']:,} of {manifest.samples:,} samples")
-    if there["unknown"]:
-        say(f"{there['unknown']:,} uids of the file are not in the build")
+        _check_file(config)
+        _check_build(manifest, config.name)
+        stated = {"source": fs.sha256(config.file), "key": config.key, "many": config.many, "tars": _tars(manifest)}
+        write = lambda: add_layer(manifest, config.name, config.file, config.key, many=config.many)
+        about = _lay(manifest, config.name, stated, write, overwrite=config.overwrite)
+    emit(about if config.json else f"{config.name}: {', '.join(about['columns'])} for {about['samples']:,} of {manifest.samples:,} samples")
+    if about["unknown"]:
+        say(f"{about['unknown']:,} uids of the file are not in the build")
     return 0
+
+
+def lay_tokens(manifest: Manifest, name: str, workers: int = 0, engine: str = "local", *, overwrite: bool = False) -> dict[str, Any]:
+    """Lay the CLIP tokens of a build's captions beside it, unless they are there, and return what `layer.json` says.
+
+    Args:
+        manifest: of a build that owns its tars.
+        name: the layer's name.
+        workers: processes; 0: one per core.
+
+    Raises:
+        UsageError: the name is no layer's or is taken, or the tars are another build's.
+        RunError: a shard does not hold what the manifest says.
+    """
+    _check_build(manifest, name)
+    stated = {"tokenizer": tokenizer_facts(), "tars": _tars(manifest)}
+    write = lambda: add_tokens(manifest, name, workers or default_workers(), engine)
+    return _lay(manifest, name, stated, write, overwrite=overwrite)
+
+
+def _lay(manifest: Manifest, name: str, stated: Any, write: Callable[[], dict[str, Any]], *, overwrite: bool) -> dict[str, Any]:
+    """Write a layer unless one of the same statement is there, `layer.json` last; returns what that says."""
+    there = layers.read_layers(manifest.folder).get(name)
+    if there is not None and there["digest"] == digest(stated):
+        say(f"{name}: this layer is there already, nothing to do")
+        return there
+    if there is not None and not overwrite:
+        raise UsageError(f"{manifest.folder!r} has another layer {name!r}", "another name", "--overwrite replaces it")
+    about = write() | {"digest": digest(stated)}
+    fs.write_text(fs.join(layers.folder_of(manifest.folder, name), layers.INFO), json.dumps(about, indent=1) + "\n")
+    return about
 
 
 def add_layer(manifest: Manifest, name: str, path: str, key: str, *, many: bool) -> dict[str, Any]:
@@ -176,21 +214,38 @@ def _tars(manifest: Manifest) -> list[str]:
     return [entry.sha256 for entry in manifest.shards]
 
 
-def _check(config: LayerConfig, manifest: Manifest) -> None:
+def check_name(name: str, taken: Sequence[str] = ()) -> None:
+    """See that a name is a layer's: columns are named `NAME.COLUMN`, as those of sources and filters are.
+
+    Args:
+        name: the layer's.
+        taken: names of the build's sources and filters that have columns.
+
+    Raises:
+        UsageError: it is none, or is taken.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"layer name {name!r}", "lower-case letters, digits and '_', a letter first")
+    if name in taken:
+        raise UsageError(f"layer name {name!r}", f"a name that no source or filter of this build has ({', '.join(sorted(taken))})")
+
+
+def _check_file(config: LayerConfig) -> None:
     if not config.name or not config.file:
         raise UsageError("a layer needs a name and a file", "curate layer add BUILD NAME FILE")
-    if not _NAME.fullmatch(config.name):
-        raise UsageError(f"layer name {config.name!r}", "lower-case letters, digits and '_', a letter first")
+    check_name(config.name)
     if not fs.exists(config.file):
         raise UsageError(f"no file at {config.file!r}")
     if not config.file.lower().endswith(_KINDS):
         raise UsageError(f"{config.file}: of which kind?", ", ".join(_KINDS))
+
+
+def _check_build(manifest: Manifest, name: str) -> None:
     if not all(entry.own for entry in manifest.shards):
-        raise UsageError(f"the tars of {config.build!r} lie in other folders", "the build that owns them; its subsets see its layers")
+        raise UsageError(f"the tars of {manifest.folder!r} lie in other folders", "the build that owns them; its subsets see its layers")
     with Shard(manifest, manifest.shards[0]) as shard:
-        taken = {c.partition(".")[0] for c in shard.sidecar().column_names if "." in c}
-    if config.name in taken:
-        raise UsageError(f"layer name {config.name!r}", f"a name that no source or filter of this build has ({', '.join(sorted(taken))})")
+        columns = shard.sidecar().column_names
+    check_name(name, sorted({column.partition(".")[0] for column in columns if "." in column}))
 
 
 def _list(manifest: Manifest, as_json: bool) -> int:

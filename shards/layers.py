@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER, INFO = "layers", "layer.json"
 FORMAT, FORMAT_VERSION = "provender-layer", 1
+TOKENS = "tokens"  # the column of a layer that `curate layer tokens` writes
 
 
 def folder_of(folder: str, layer: str) -> str:
@@ -85,6 +86,25 @@ def captions_of(manifest: Manifest, entry: ShardEntry, layer: str) -> pa.Array:
             return pa.array([[t for t in row if t] if row else None for row in texts], pa.list_(pa.string()))
     known = [name for name, about in read_layers(manifest.folder_of(entry)).items() if {"caption", "captions"} & set(about["columns"])]
     raise UsageError(f"{manifest.folder}: no captions in a layer {layer!r}", ", ".join(known) or "none has any", closest(layer, known))
+
+
+def tokens_of(manifest: Manifest, entry: ShardEntry, layer: str) -> pa.ListArray:
+    """Return the CLIP tokens that a layer has for each sample of a whole shard, list<uint16>.
+
+    A list holds the start token, the caption's ids and the end token, cut to 77, without padding; null where there is no caption.
+
+    Raises:
+        UsageError: there is no such layer, or it has no tokens.
+        RunError: the layer's file is of another shard than the manifest's.
+    """
+    import pyarrow as pa
+
+    column = read_column(manifest, entry, f"{layer}.{TOKENS}")
+    if column is not None and pa.types.is_list(column.type) and column.type.value_type == pa.uint16():
+        return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    known = [name for name, about in read_layers(manifest.folder_of(entry)).items() if "tokenizer" in about]
+    advice = closest(layer, known) or f"curate layer tokens {manifest.folder_of(entry)} NAME"
+    raise UsageError(f"{manifest.folder}: no tokens in a layer {layer!r}", ", ".join(known) or "none has any", advice)
 
 
 def digest_of(manifest: Manifest, layer: str) -> str:
