@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -11,11 +12,23 @@ import torch
 import torchvision.transforms as T
 import torchvision.transforms.functional as TF
 
-from shards.core.config import load
+from shards.core.config import dump, load
 from shards.core.errors import UsageError
 from shards.sample import uid_of
-from train.augment import Augment, Window, centre_window, parameters, uniforms, window
-from train.photometric import Photometric
+from train.data.augment import presets
+from train.data.augment.params import (
+    NUMBERS,
+    Augment,
+    Window,
+    centre_window,
+    evaluation,
+    parameters,
+    uniforms,
+    uniforms_of_batch,
+    window,
+)
+from train.data.augment.photometric import Photometric
+from train.data.order import AUGMENT, sample_words
 
 SIMCLR = Augment(scale=(0.08, 1.0), flip=0.5, color_jitter=(0.4, 0.4, 0.4, 0.1), gray=0.2, blur=0.5)
 UIDS = [uid_of("t", str(i)) for i in range(3000)]
@@ -37,6 +50,32 @@ def test_numbers_depend_on_seed_epoch_and_uid_alone() -> None:
     together, alone = parameters(SIMCLR, [uniforms(0, 0, u) for u in UIDS[:9]]), parameters(SIMCLR, [uniforms(0, 0, UIDS[4])])
     assert together.factors[4].tolist() == alone.factors[0].tolist()
     assert together.order[4].tolist() == alone.order[0].tolist()
+
+
+def test_the_compiled_words_are_numpys_whatever_the_view() -> None:
+    uids = [*UIDS[:5], "a-foreign-key", ""]
+    for seed, view in ((0, 0), (7, 1), (-1, 3), (2**63, 200)):
+        ours = uniforms_of_batch(seed, range(len(uids)), uids, view)
+        for epoch, uid in enumerate(uids):
+            theirs = sample_words(seed, AUGMENT, epoch, uid, NUMBERS, view)
+            assert np.array_equal(ours[epoch], (theirs >> np.uint64(11)) * 2.0**-53)
+            assert np.array_equal(ours[epoch], uniforms(seed, epoch, uid, view))
+
+
+def test_view_0_has_the_bits_it_had_before_there_were_views() -> None:
+    # 53 numbers, keyed by (seed, 3): numpy's generator, called as it was called then.
+    uid = UIDS[7]
+    counter = np.array([0, 5, int(uid[:16], 16), int(uid[16:], 16)], np.uint64)
+    raw = np.random.Philox(key=np.array([11, 3], np.uint64), counter=counter).random_raw(53)
+    assert np.array_equal(uniforms(11, 5, uid)[:53], (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def test_views_are_independent() -> None:
+    views = [uniforms_of_batch(0, [0] * 1000, UIDS[:1000], view) for view in range(3)]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert not (views[first] == views[second]).any()
+        together = [np.corrcoef(views[first][:, k], views[second][:, k])[0, 1] for k in range(NUMBERS)]
+        assert np.abs(together).max() < 4.5 / math.sqrt(1000)
 
 
 def test_numbers_are_uniform() -> None:
@@ -140,8 +179,73 @@ def test_without_augmentation_it_only_normalises() -> None:
         ({"flip": 1.5}, "flip"),
         ({"color_jitter": [0.4, 0.4, 0.4]}, "color_jitter"),
         ({"std": [1.0, 0.0, 1.0]}, "std"),
+        ({"solarize": -0.1}, "solarize"),
+        ({"randaugment": "rand-m9-x3"}, "randaugment"),
+        ({"randaugment": "randaug(5,9)"}, "layers"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(values: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         load(Augment, values)
+
+
+# What each source says, in numbers: the references are named in presets.py.
+SAID: dict[str, dict[str, Any]] = {
+    "openclip": {"scale": (0.9, 1.0), "interpolation": "bicubic", "flip": 0.0, "color_jitter": (), "gray": 0.0, "blur": 0.0},
+    "slip": {"scale": (0.5, 1.0), "interpolation": "bilinear", "flip": 0.0, "mean": (0.485, 0.456, 0.406)},
+    "simclr": {"scale": (0.08, 1.0), "color_jitter": (0.4, 0.4, 0.4, 0.1), "color_jitter_p": 0.8, "gray": 0.2, "blur": 0.5, "flip": 0.5},
+    "simclr-strong": {"color_jitter": (0.8, 0.8, 0.8, 0.2), "interpolation": "bicubic", "blur_sigma": (0.1, 2.0)},
+    "paper-code": {"color_jitter": (0.8, 0.8, 0.8, 0.2), "mean": (0.48145466, 0.4578275, 0.40821073)},
+    "byol-1": {"blur": 1.0, "solarize": 0.0, "color_jitter": (0.4, 0.4, 0.2, 0.1)},
+    "byol-2": {"blur": 0.1, "solarize": 0.2, "color_jitter": (0.4, 0.4, 0.2, 0.1)},
+    "supervised": {"scale": (0.08, 1.0), "flip": 0.5, "color_jitter": (), "std": (0.229, 0.224, 0.225)},
+    "augreg-medium1": {"randaugment": "randaug(2,15)", "mean": (0.5, 0.5, 0.5)},
+    "centre": {"crop": "centre", "flip": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_presets_have_the_values_of_their_sources(name: str) -> None:
+    augment = presets.preset(name)
+    assert {key: getattr(augment, key) for key in SAID[name]} == SAID[name]
+
+
+def test_presets_agree_with_the_installed_peers() -> None:
+    import open_clip
+    from torchvision.transforms import ColorJitter, GaussianBlur
+
+    transform = open_clip.transform.image_transform(
+        224, is_train=True, mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD
+    )
+    crop, *_, normalise = transform.transforms
+    ours = presets.preset("openclip")
+    assert (tuple(crop.scale), tuple(crop.ratio), crop.interpolation.value) == (ours.scale, ours.ratio, ours.interpolation)
+    assert (normalise.mean, normalise.std) == (ours.mean, ours.std)
+    assert not any(isinstance(step, T.RandomHorizontalFlip | ColorJitter | GaussianBlur) for step in transform.transforms)
+    assert presets.preset("paper") == ours == Augment()
+
+
+def test_a_preset_is_a_name_or_a_start_for_changes() -> None:
+    assert presets.resolve("simclr") == presets.preset("simclr")
+    assert presets.resolve({}) == Augment()
+    changed = presets.resolve({"preset": "simclr", "gray": 0, "blur_sigma": [0.5, 1]})
+    assert changed == dataclasses.replace(presets.preset("simclr"), gray=0.0, blur_sigma=(0.5, 1.0))
+    assert presets.resolve(changed) is changed
+    for name in presets.names():
+        assert presets.resolve(dump(presets.preset(name))) == presets.preset(name)
+    for value, named in (
+        ("simcrl", "'simclr'"),
+        ({"preset": "x"}, "paper"),
+        ({"preset": 3}, "preset"),
+        ({"colour": 1}, "colour"),
+        (3, "mapping"),
+    ):
+        with pytest.raises(UsageError) as error:
+            presets.resolve(value)  # type: ignore[arg-type]
+        assert named in str(error.value)
+
+
+def test_evaluation_keeps_what_the_model_expects() -> None:
+    after = evaluation(presets.preset("byol-2"))
+    assert (after.crop, after.interpolation, after.mean) == ("centre", "bicubic", (0.485, 0.456, 0.406))
+    assert (after.flip, after.solarize, after.color_jitter, after.blur) == (0, 0, (), 0)

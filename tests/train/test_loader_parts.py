@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from shards.manifest import read_manifest
 from shards.reader import read_samples
 from shards.remove import remove
 from shards.uids import UidSet, pack
-from train.loader import Batch, Loader
+from train.data.batch import Batch, Needs
+from train.data.loader import Loader
 
 MakeShards = Callable[..., str]
 
@@ -32,7 +34,8 @@ def keys_of(folder: str) -> list[str]:
 
 
 def take(folder: str, n: int, start: int = 0, *, batch_size: int = 1, engine: str = "cpu") -> list[Batch]:
-    loader = Loader([(read_manifest(folder), None)], batch_size=batch_size, image_size=16, seed=3, engine=engine)
+    needs = Needs(captions=True)
+    loader = Loader([(read_manifest(folder), None)], batch_size=batch_size, image_size=16, seed=3, engine=engine, needs=needs)
     with contextlib.closing(loader.batches(start)) as batches:
         return list(itertools.islice(batches, n))
 
@@ -76,12 +79,38 @@ def layered(folder: str, tmp_path: Path, rows: list[dict[str, object]], *flags: 
 
 
 def captions_seen(folder: str, n: int, **options: Any) -> dict[str, set[str]]:
-    loader = Loader([(read_manifest(folder), None)], batch_size=1, image_size=8, seed=0, layer="recaps", **options)
-    found: dict[str, set[str]] = {}
+    needs = Needs(captions=True)
+    loader = Loader([(read_manifest(folder), None)], batch_size=1, image_size=8, seed=0, layer="recaps", needs=needs, **options)
+    texts: dict[str, set[str]] = {}
     with contextlib.closing(loader.batches()) as batches:
         for batch in itertools.islice(batches, n):
-            found.setdefault(batch.uids[0], set()).add(batch.captions[0])
-    return found
+            texts.setdefault(batch.uids[0], set()).add(batch.captions[0])
+    return texts
+
+
+def test_a_layer_is_preferred_at_its_share(make_shards: MakeShards, tmp_path: Path) -> None:
+    folder = make_shards(20, captions=3)
+    keys = keys_of(folder)
+    layered(folder, tmp_path, [{"uid": key, "caption": f"recap of {key}"} for key in keys])
+    needs = Needs(captions=True)
+
+    def taken(share: float, captions: str = "first") -> list[str]:
+        source = [(read_manifest(folder), None)]
+        loader = Loader(
+            source, batch_size=20, image_size=8, seed=0, layer="recaps", layer_share=share, captions=captions, needs=needs, workers=2
+        )
+        with contextlib.closing(loader.batches()) as batches:
+            return [caption for batch in itertools.islice(batches, 30) for caption in batch.captions]
+
+    recaps = [sum(caption.startswith("recap") for caption in taken(share)) for share in (0.0, 0.3, 1.0)]
+    assert recaps[0] == 0
+    assert abs(recaps[1] - 180) <= 45  # sd 11.2
+    assert recaps[2] == 600
+    own = [caption for caption in taken(0.3, "sampled") if not caption.startswith("recap")]
+    endings = Counter(caption.partition(", again ")[2] for caption in own)
+    assert set(endings) == {"", "1", "2"}
+    assert abs(len(own) - 420) <= 45
+    assert all(abs(n - len(own) / 3) <= 45 for n in endings.values())  # sd 9.7
 
 
 def test_captions_come_from_a_layer_where_it_has_some(make_shards: MakeShards, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter
 from fractions import Fraction
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.core.errors import UsageError
-from train import order
-from train.order import MAX_BLOCK, WINDOW, Order, SourceOrder, cut_blocks, shares_taken, stream_count
+from train.data import order
+from train.data.order import MAX_BLOCK, WINDOW, Order, SourceOrder, cut_blocks, shares_taken, stream_count
 
 SHARDS = st.lists(st.integers(0, 40), min_size=1, max_size=9).filter(sum)
 BATCHES = st.sampled_from([1, 2, 3, 5, 6, 8, 12, 24, 32, 64, 96, 128])
@@ -131,6 +132,36 @@ def test_random_words_are_philox_as_published() -> None:
     assert [f"{x:016x}" for x in first.tolist()] == ["16554d9eca36314c", "db20fe9d672d0fdc", "d7e772cee186176b", "7e68b68aec7ba23b"]
     again = random.Philox(key=np.array([5, 2], np.uint64), counter=np.array([0, 7, 8, 9], np.uint64)).random_raw(3)
     assert order.words(5, 2, (7, 8, 9), 3).tolist() == again.tolist()
+
+
+WORD = st.integers(0, 2**64 - 1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(-(2**40), 2**66), st.integers(0, 2**20), st.tuples(WORD, WORD, WORD), st.integers(1, 9))
+def test_few_words_are_the_words(seed: int, purpose: int, counter: tuple[int, int, int], n: int) -> None:
+    assert order.few_words(seed, purpose, counter, n).tolist() == order.words(seed, purpose, counter, n).tolist()
+
+
+def test_purposes_and_views_have_words_of_their_own() -> None:
+    uid = "0123456789abcdef0123456789abcdef"
+    keys = {(order.AUGMENT, view) for view in range(4)} | {(purpose, 0) for purpose in range(6)}
+    firsts = {order.sample_words(5, purpose, 2, uid, 1, view).tolist()[0] for purpose, view in keys}
+    assert len(firsts) == len(keys) == 9
+    # What the code before views (at the commit d32c577) drew first for this uid in epoch 2 under seed 5.
+    drawn = order.sample_words(5, order.AUGMENT, 2, uid, 53)
+    numbers = ((drawn >> np.uint64(11)).astype(np.float64) * 2.0**-53)[[0, 1, 2, 3, 40, 46, 52]].tolist()
+    assert numbers == [
+        0.32371915269269314, 0.4569888523624329, 0.8629601342465508, 0.6208037347752535, 0.6186673422087945, 0.36022564869302254,
+        0.7230238240668341,
+    ]  # fmt: skip
+
+
+def test_an_identity_is_the_halves_of_a_uid_or_of_a_names_hash() -> None:
+    assert order.identity("0123456789abcdef" + "f" * 16) == (0x0123456789ABCDEF, 2**64 - 1)
+    digest = hashlib.sha256("a name \udc80".encode("utf-8", "surrogatepass")).digest()
+    assert order.identity("a name \udc80") == (int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big"))
+    assert order.identity("A" * 32) != (int("A" * 16, 16), int("A" * 16, 16))  # uids are of small letters
 
 
 @settings(deadline=None, max_examples=40)

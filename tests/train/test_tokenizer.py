@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import json
+import os
 import random
 import string
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.model import build_model, build_tokenizer
-from train.text import Tokenizer, encode_text, is_trimmable, trim
+from shards.core.errors import UsageError
+from train.data.text import LENGTH_STEP, Tokenizer, encode_text, is_trimmable, length_groups, trim
+from train.models.load import build_model, build_tokenizer
 
 ODD = [
     "",
@@ -82,6 +91,109 @@ def test_a_short_context_cuts_as_open_clip_does() -> None:
     assert torch.equal(tokenizer(ODD), open_clip.get_tokenizer("tiny-rn-32")(ODD))
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint16])
+def test_ids_go_into_an_array_of_any_integers(ours: Tokenizer, kind: type) -> None:
+    out = np.full((len(ODD), 77), 9, kind)
+    ours.fill(ODD, out)
+    assert out.tolist() == theirs(ODD).tolist()
+    assert ours(ODD).dtype == torch.int64
+
+
+def test_an_array_of_another_shape_is_refused(ours: Tokenizer) -> None:
+    for shape in ((1, 77), (2, 76), (2, 78)):
+        with pytest.raises(UsageError, match="for ids"):
+            ours.fill(["a", "b"], np.empty(shape, np.int32))
+    with pytest.raises(UsageError, match="context length 1"):
+        Tokenizer(1)
+
+
+def test_filling_imports_no_torch() -> None:
+    code = (
+        "import sys, numpy; from train.data.text import Tokenizer; out = numpy.empty((1, 9), numpy.int32); "
+        "Tokenizer(9).fill(['a &amp; ö'], out); print(out.tolist(), {'torch', 'open_clip'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == f"{Tokenizer(9)(['a & ö']).tolist()} set()\n"
+
+
+def test_real_captions_and_naughty_strings(ours: Tokenizer) -> None:
+    """All captions of the real sample, and those texts that are known to break things."""
+    checkout = Path(__file__).resolve().parents[2]
+    realdata = Path(os.environ.get("PROVENDER_REALDATA") or checkout.parent / "shared" / "realdata")
+    if not (realdata / "README.md").is_file():
+        pytest.skip(f"no real-data sample at {realdata}; PROVENDER_REALDATA names another place")
+    with gzip.open(realdata / "captions/captions.tsv.gz", "rt", encoding="utf-8", newline="\n") as file:
+        captions = [row["caption"] for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+    captions += json.loads((realdata / "text/naughty_strings.json").read_text("utf-8"))
+    assert len(captions) > 11_000
+    assert torch.equal(ours(captions), theirs(captions))
+
+
+def lengths_of(tokens: torch.Tensor) -> list[int]:
+    """Return where the first end token of each row stands, + 1: plain loops."""
+    return [row.index(49407) + 1 for row in tokens.tolist()]
+
+
+def least_ids(lengths: list[int], groups: int) -> int:
+    """Return the fewest ids that any cut of the sorted lengths into `groups` or fewer holds: every cut is tried."""
+    ordered = sorted(lengths)
+    if groups == 1 or len(ordered) < 2:
+        return len(ordered) * ordered[-1]
+    totals = [len(ordered) * ordered[-1]]
+    totals += [at * ordered[at - 1] + least_ids(ordered[at:], groups - 1) for at in range(1, len(ordered))]
+    return min(totals)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 90), min_size=1, max_size=9), st.integers(1, 4))
+def test_groups_hold_each_row_once_and_the_fewest_ids(words: list[int], groups: int) -> None:
+    tokens = Tokenizer(77)(["1 " * n for n in words])
+    parts = length_groups(tokens, groups)
+    assert len(parts) <= groups
+    assert sorted(row for rows, _ in parts for row in rows.tolist()) == list(range(len(words)))
+    rounded = [min(-(-n // LENGTH_STEP) * LENGTH_STEP, 77) for n in lengths_of(tokens)]
+    for rows, ids in parts:
+        assert ids.shape[1] == max(rounded[row] for row in rows.tolist())
+        assert torch.equal(ids, tokens[rows, : ids.shape[1]])
+    assert sum(ids.numel() for _, ids in parts) == least_ids(rounded, groups)
+
+
+def test_no_group_is_refused() -> None:
+    with pytest.raises(UsageError, match="0 groups"):
+        length_groups(Tokenizer(77)(["a"]), 0)
+    assert length_groups(Tokenizer(77)([]), 2) == []
+
+
+CAPTIONS = ["a red circle", "a much longer caption about a small blue square on a wooden table", "", "word " * 30, "a cat", "two dogs run"]
+
+
+@pytest.mark.parametrize("name", ["tiny-rn-32", "tiny-vit-32"])
+@pytest.mark.parametrize("groups", [1, 2, 3, 8])
+def test_text_in_groups_has_the_features_of_the_whole_context(name: str, groups: int) -> None:
+    torch.manual_seed(0)
+    model = build_model(name).eval()
+    tokens = build_tokenizer(name)(CAPTIONS)
+    with torch.no_grad():
+        expected = model.encode_text(tokens, normalize=True)
+        torch.testing.assert_close(encode_text(model, tokens, groups), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(encode_text(model, trim(tokens), groups), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(encode_text(model, tokens[:1], groups), expected[:1], rtol=0, atol=1e-6)
+
+
+def test_groups_do_not_help_a_model_whose_padding_counts() -> None:
+    """SigLIP's text tower reads the last position, with no causal mask: the whole context is encoded."""
+    import open_clip
+
+    torch.manual_seed(0)
+    text = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1, "no_causal_mask": True, "pool_type": "last"}
+    vision = {"image_size": 32, "layers": 1, "width": 16, "head_width": 16, "patch_size": 16}
+    model = open_clip.CustomTextCLIP(8, vision, text).eval()
+    tokens = Tokenizer(16)(CAPTIONS)
+    assert not is_trimmable(model)
+    with torch.no_grad():
+        assert torch.equal(encode_text(model, tokens, 3), model.encode_text(tokens, normalize=True))
+
+
 @pytest.mark.parametrize("name", ["tiny-rn-32", "tiny-vit-32"])
 def test_trimmed_text_has_the_features_of_the_whole_context(name: str) -> None:
     torch.manual_seed(0)
@@ -95,12 +207,13 @@ def test_trimmed_text_has_the_features_of_the_whole_context(name: str) -> None:
         assert torch.equal(encode_text(model, tokens), model.encode_text(tokens, normalize=True))
 
 
-def test_trimmed_text_has_the_gradients_of_the_whole_context() -> None:
+@pytest.mark.parametrize("groups", [1, 3])
+def test_trimmed_text_has_the_gradients_of_the_whole_context(groups: int) -> None:
     torch.manual_seed(0)
     model = build_model("tiny-rn-32").double()
-    tokens = build_tokenizer("tiny-rn-32")(["a red circle", "a small blue square"])
-    weight = torch.randn(2, 128, dtype=torch.float64)
-    (encode_text(model, trim(tokens)) * weight).sum().backward()
+    tokens = build_tokenizer("tiny-rn-32")(CAPTIONS)
+    weight = torch.randn(len(CAPTIONS), 128, dtype=torch.float64)
+    (encode_text(model, trim(tokens), groups) * weight).sum().backward()
     trimmed = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     (model.encode_text(tokens, normalize=True) * weight).sum().backward()

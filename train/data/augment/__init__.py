@@ -1,0 +1,1 @@
+"""Augmentation as data: parameters by (seed, epoch, uid), and what applies them to pixels."""

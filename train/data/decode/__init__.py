@@ -1,0 +1,1 @@
+"""What decodes, crops and resizes images: one engine for each file."""
