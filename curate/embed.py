@@ -175,9 +175,9 @@ def load_model(spec: Embed) -> Model:
             network = _pretrained(open_clip, name, spec.checkpoint)
         else:
             own = {} if spec.checkpoint.endswith(".safetensors") else torch.load(spec.checkpoint, map_location="cpu", weights_only=True)
-            if {"model", "config"} <= own.keys():  # a checkpoint of `train clip`
+            if {"state_dict", "config"} <= own.keys():  # a checkpoint of `train clip`
                 network = open_clip.create_model(name, force_image_size=own["config"]["image_size"])
-                _load(network, own["model"], spec)
+                _load(network, own["state_dict"], spec)
                 mean, std = tuple(own["config"]["augment"]["mean"]), tuple(own["config"]["augment"]["std"])
             else:
                 network = _pretrained(open_clip, name, spec.checkpoint)

@@ -354,7 +354,7 @@ def test_an_embedding_finds_what_it_is_near_to(contaminated: Any, build: Build, 
     from curate.recipe import Embed
 
     photos, tests, copies = contaminated
-    model = str(Path(__file__).resolve().parents[2] / "train" / "models" / "tiny-vit-32.json")
+    model = str(Path(__file__).resolve().parents[2] / "train" / "models" / "configs" / "tiny-vit-32.json")
     open_clip.add_model_config(model)
     torch.manual_seed(0)
     torch.save(open_clip.create_model("tiny-vit-32").state_dict(), tmp_path / "tiny.pt")

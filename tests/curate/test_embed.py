@@ -18,7 +18,7 @@ from curate.measure import measure
 from curate.recipe import Embed, Recipe, SourceSpec
 from shards.core.errors import UsageError
 
-ARCHITECTURE = str(Path(__file__).resolve().parents[2] / "train" / "models" / "tiny-vit-32.json")
+ARCHITECTURE = str(Path(__file__).resolve().parents[2] / "train" / "models" / "configs" / "tiny-vit-32.json")
 
 
 def photos(n: int) -> list[tuple[str, bytes | None, str]]:
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_ours_brings_its_size_and_colours(captioned: Callable[..
     open_clip.add_model_config(ARCHITECTURE)
     torch.manual_seed(1)
     network, mean, std = open_clip.create_model("tiny-vit-32", force_image_size=48), [0.1, 0.2, 0.3], [0.9, 0.8, 0.7]
-    torch.save({"model": network.state_dict(), "config": {"image_size": 48, "augment": {"mean": mean, "std": std}}}, tmp_path / "c.pt")
+    torch.save({"state_dict": network.state_dict(), "config": {"image_size": 48, "augment": {"mean": mean, "std": std}}}, tmp_path / "c.pt")
     rows = photos(3)
     (found,) = embed(
         Embed(ARCHITECTURE, str(tmp_path / "c.pt")), parts_of(captioned(rows), str(tmp_path / "w")), str(tmp_path / "w"), 1, "inline"

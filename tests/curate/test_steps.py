@@ -18,7 +18,7 @@ from curate.steps import Vectors
 from shards.manifest import read_manifest
 from shards.sample import rank_key
 
-ARCHITECTURE = str(Path(__file__).resolve().parents[2] / "train" / "models" / "tiny-vit-32.json")
+ARCHITECTURE = str(Path(__file__).resolve().parents[2] / "train" / "models" / "configs" / "tiny-vit-32.json")
 
 
 def sidecars(out: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Image and text towers, heads, and the way to and from checkpoints of others."""
