@@ -6,7 +6,9 @@ Without torchrun's environment everything here is that of a world of one.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,37 +35,68 @@ def _several() -> bool:
 
 @contextlib.contextmanager
 def session(device: str) -> Iterator[torch.device]:
-    """Join torchrun's group, if there is one, and yield this process's device.
+    """Join torchrun's group, if there is one and the process is not in it already, and yield this process's device.
 
     Args:
         device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`. Several processes take one GPU each.
     """
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _several()
     chosen = _device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if several:
+    if joins:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield chosen
     finally:
-        if several:
+        if joins:
             dist.destroy_process_group()
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(f"device {name!r}", "auto, cpu, cuda, cuda:N")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"device {name!r}: no CUDA device here", "auto, cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
 
 
 def wrap(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return the module with gradients averaged over ranks; itself in a world of one."""
+    """Return the module with gradients averaged over ranks; itself in a world of one.
+
+    Buffers are each rank's own: running statistics are averaged when they are saved, and FastCLIP's table is the same on all.
+    """
     if world_size() == 1:
         return module
-    return nn.parallel.DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+    devices = [device.index] if device.type == "cuda" else None
+    parallel = nn.parallel.DistributedDataParallel
+    # torch 2.15 has another name for it, and warns of the old one.
+    newer = "forward_sync_buffers" in inspect.signature(parallel).parameters
+    own_buffers: dict[str, Any] = {"forward_sync_buffers": False} if newer else {"broadcast_buffers": False}
+    return parallel(module, device_ids=devices, **own_buffers)
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Average gradients over ranks, where no DDP has done it."""
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for gradient, averaged in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(averaged.view_as(gradient))
+
+
+def barrier_any(flag: bool, device: torch.device) -> bool:
+    """Return whether any rank raised a flag: all ranks take the same decision."""
+    if world_size() == 1:
+        return flag
+    raised = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(raised)
+    return bool(raised.item() > 0)
 
 
 class _Gather(torch.autograd.Function):

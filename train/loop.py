@@ -6,196 +6,166 @@ A task turns a batch into loss terms; nothing else about training differs from t
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
-from shards import layers
-from shards.core import fs, registry
-from shards.core.console import emit, say
-from shards.core.engines.local import default_workers
+from shards.core import fs
+from shards.core.console import emit, say, warn
 from shards.core.errors import UsageError
-from shards.manifest import Manifest, read_manifest
-from train import checkpoint, distributed
+from train import checkpoint, distributed, evaluators, plan, run
+from train.commands.profile import profile
 from train.config import TrainConfig
-from train.loader import Loader, Replaced
-from train.log import RunLog
-from train.optim import adamw, set_lr
-from train.plan import Plan, make_plan, preflight, show
-from train.schedule import warmup_cosine
+from train.interrupt import Interrupt, handled
+from train.models import norm
+from train.optim.groups import set_lr
+from train.optim.schedules import learning_rate
+from train.record import flops
+from train.record.log import RunLog
+from train.run import Run
+from train.step import gradient
+from train.tasks.base import Step
 
 
-def clip(config: TrainConfig) -> int:
-    """Run `train clip`."""
-    return train(config, "clip")
-
-
-def train(config: TrainConfig, task_name: str) -> int:
+def train(config: TrainConfig) -> int:
     """Train a task until its budget is used up and return the exit code."""
     config.check()
-    with distributed.session(config.device) as device:
-        run = _build(config, task_name, device)
-        show(run.preflight())
+    with distributed.session(config.device) as device, contextlib.ExitStack() as held:
+        if config.output and not config.dry_run and distributed.rank() == 0:
+            held.enter_context(_folder(config.output))
+        made = run.build(config, device)
+        _preflight(made)
         if config.dry_run:
-            return _dry_run(run)
-        start = _resume(run)
-        if start >= run.plan.steps:
-            say(f"nothing to do: {config.output} has all its {run.plan.steps:,} steps")
-            return _finish(run, {})
-        return _finish(run, _take_steps(run, start))
+            return _dry_run(made)
+        if config.profile:
+            return profile(made)
+        start = run.resume(made)
+        if start >= made.plan.steps:
+            say(f"nothing to do: {config.output} has all its {made.plan.steps:,} steps")
+            return _finish(made, {}, len(made.loader.bad))
+        return _train(made, start)
 
 
-@dataclass
-class Run:
-    """All parts of one training. `task` makes loss terms of a batch and owns `task.model`, which is trained."""
+@contextlib.contextmanager
+def _folder(output: str) -> Iterator[None]:
+    """Make the output folder and hold it for this training alone; one that nothing was written to is taken away again."""
+    if fs.exists(output) and not fs.is_dir(output):
+        raise UsageError(f"output {output!r} is a file", "a folder")
+    is_new = not fs.exists(output)
+    try:
+        fs.make_dirs(output)
+    except (FileExistsError, NotADirectoryError) as error:  # a dangling link, or a file among the parents
+        raise UsageError(f"output {output!r}: {error.strerror}", "a folder, or a path where one can be made") from error
+    try:
+        with fs.locked(output):
+            yield
+    finally:
+        if is_new and not fs.names(output):
+            fs.remove(output)
 
-    config: TrainConfig
-    plan: Plan
-    task: Any
-    loader: Loader
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    manifests: list[dict[str, Any]]
-    device: torch.device
 
-    def preflight(self) -> str:
-        """Return the plan in words."""
-        parameters = sum(p.numel() for p in self.task.model.parameters())
-        return preflight(self.plan, self.config, self.manifests, parameters, self.task.image_size, str(self.device))
+def _preflight(made: Run) -> None:
+    """Say what will be done, and what may not be meant."""
+    parameters = sum(p.numel() for p in made.trained.parameters())
+    text = plan.preflight(made.plan, made.config, made.manifests, parameters, made.task.image_size, str(made.device))
+    plan.show(text)
+    here = made.plan.batch_size // made.plan.ranks // made.config.accum
+    if distributed.rank() == 0:
+        for line in plan.warnings(made.plan, made.config, norm.smallest_group(made.trained, here)):
+            warn(line)
 
 
-def _take_steps(run: Run, start: int) -> dict[str, float]:
-    """Take every step from `start` on; return the last one's numbers."""
-    config, plan, task = run.config, run.plan, run.task
-    model = distributed.wrap(task, run.device).train()
-    log = RunLog(config.output, start, plan.steps, plan.batch_size, config.tensorboard)
-    half = torch.float16 if config.precision == "amp" else torch.bfloat16
-    with contextlib.closing(log), contextlib.closing(run.loader.batches(start)) as batches:  # type: ignore[type-var]
+def _train(made: Run, start: int) -> int:
+    log = RunLog(made.config, start, made.plan.steps, len(made.loader.sources))
+    with contextlib.closing(log), handled() as interrupt:
+        step = _take_steps(made, start, log, interrupt)
+    log.say_counts()
+    # A signal may have reached one process of several; all of them stopped for it.
+    interrupt.signal = max(distributed.gather_objects(interrupt.signal))
+    if interrupt and step < made.plan.steps:
+        if distributed.rank() == 0:
+            say(f"interrupted at step {step:,}, saved; the same command goes on")
+        return interrupt.exit_code
+    return _finish(made, log.last, log.unusable)
+
+
+def _take_steps(made: Run, start: int, log: RunLog, interrupt: Interrupt) -> int:
+    """Take every step from `start` on, save, and return the step that was reached."""
+    config, steps = made.config, made.plan.steps
+    module = made.module().train()
+    evaluate = evaluators.during_training(made)
+    saved_at = time.monotonic()
+    step = start
+    with contextlib.closing(made.loader.batches(start)) as batches:  # type: ignore[type-var]
         for batch in log.timed(batches):
-            _seed_step(config.seed, batch.step)
-            lr = warmup_cosine(batch.step, config.lr, plan.warmup, plan.steps)
-            set_lr(run.optimizer, lr)
+            if step == start:
+                log.measure(flops.flops_per_sample(made.trained, batch), flops.peak_flops(made.device, config.precision))
+            at = Step(batch.step, steps, batch.step * config.batch_size / made.plan.epoch_samples)
+            lr = _learning_rate(made, batch.step)
+            set_lr(made.optimizer, lr)
 
-            with torch.autocast(run.device.type, half, enabled=config.precision != "fp32"):
-                terms = model(batch)
-            loss = torch.stack([term for name, term in terms.items() if name.endswith("_loss")]).sum()
-            run.scaler.scale(loss).backward()
+            terms = gradient(module, made.trained, batch, at, made.scaler)
+            made.scaler.unscale_(made.optimizer)  # before norms are taken: under amp they would be thousands of times too large
             if config.grad_clip is not None:
-                run.scaler.unscale_(run.optimizer)
-                terms["grad_norm"] = nn.utils.clip_grad_norm_(task.model.parameters(), config.grad_clip)
-            run.scaler.step(run.optimizer)
-            run.scaler.update()
-            run.optimizer.zero_grad()
-            task.constrain()
+                terms["grad_norm"] = nn.utils.clip_grad_norm_(made.trained.parameters(), config.grad_clip)
+            log.gradients(made.trained, batch.step)
+            made.scaler.step(made.optimizer)
+            made.scaler.update()
+            made.optimizer.zero_grad()
+            made.task.after_step(at)
+            if made.ema is not None:
+                made.ema.update(made.task.model)
 
             step = batch.step + 1
-            save = step % config.checkpoint_every == 0 or step == plan.steps
-            log.add(batch.step, batch.uids, {"loss": loss, **terms, **task.gauges()})
-            if save or step % config.log_every == 0:
-                log.write(lr=lr, epoch=step * plan.batch_size / plan.epoch_samples, repeats=run.loader.repeats(step))
+            log.add(batch, {**terms, **made.task.gauges()})
+            made.check_bad()
+            ends = step == steps or (log.is_due(step) and distributed.barrier_any(bool(interrupt), made.device))
+            ends = ends or (bool(interrupt) and distributed.world_size() == 1)
+            # How long the last save is ago, each process must see alike: only one of several looks at the clock.
+            late = config.checkpoint_minutes > 0 and time.monotonic() - saved_at > 60 * config.checkpoint_minutes
+            late = late if distributed.world_size() == 1 else log.is_due(step) and distributed.barrier_any(late, made.device)
+            save = ends or late or step % config.checkpoint_every == 0
+            if save or log.is_due(step):
+                log.write(lr=lr, epoch=step * config.batch_size / made.plan.epoch_samples, repeats=made.loader.repeats(step))
+            if step % config.eval_every == 0 or step == steps:
+                evaluate(step, log)
             if save:
-                _save(run, step)
-            if step == plan.steps:
+                run.save(made, step)
+                saved_at = time.monotonic()
+            if ends:
                 break
-    return log.last
+    return step
 
 
-def _build(config: TrainConfig, task_name: str, device: torch.device) -> Run:
-    sources = [(read_manifest(path), weight) for path, weight in config.sources()]
-    if config.precision == "amp" and device.type == "cpu":
-        raise UsageError("precision amp: float16 on a CPU", "fp32, bf16")
-    torch.manual_seed(config.seed)
-    task: Any = registry.get("train.tasks", task_name).build(config).to(device)
-    loader = Loader(
-        sources,
-        batch_size=config.batch_size,
-        image_size=task.image_size,
-        seed=config.seed,
-        engine=config.engine,
-        workers=config.workers or default_workers(),
-        augment=config.augment,
-        captions=config.captions,
-        layer=config.layer,
-        samples=config.samples,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        device=str(device),
-    )
-    betas = (config.beta1, config.beta2)
-    return Run(
-        config=config,
-        plan=make_plan(config, loader.epoch_samples),
-        task=task,
-        loader=loader,
-        optimizer=adamw(task.model, lr=config.lr, betas=betas, eps=config.eps, weight_decay=config.weight_decay),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "amp"),
-        manifests=[_facts(manifest, weight, config) for manifest, weight in sources],
-        device=device,
+def _learning_rate(made: Run, step: int) -> float:
+    config, schedule = made.config, made.plan
+    return learning_rate(
+        config.schedule,
+        step,
+        config.lr,
+        schedule.warmup,
+        schedule.steps,
+        floor=config.lr_floor,
+        cooldown=config.cooldown,
+        every=config.fall_steps(schedule.epoch_samples),
     )
 
 
-def _facts(manifest: Manifest, weight: float | None, config: TrainConfig) -> dict[str, Any]:
-    """Return what a checkpoint remembers of a build."""
-    samples = manifest.samples if config.samples is None else min(config.samples, manifest.samples)
-    facts = {"digest": manifest.digest, "weight": weight, "samples": samples}
-    return facts | ({"layer": layers.digest_of(manifest, config.layer)} if config.layer else {})
-
-
-def _seed_step(seed: int, step: int) -> None:
-    # A model may draw numbers of its own (dropout): what it draws at a step depends on nothing before it.
-    torch.manual_seed((seed * 1_000_003 + step) * 4_099 + distributed.rank())
-
-
-def _resume(run: Run) -> int:
-    """Load the output folder's checkpoint, if it is to be resumed, and return the first step to take."""
-    path = fs.join(run.config.output, checkpoint.NAME)
-    fs.make_dirs(run.config.output)
-    if run.config.resume == "never" or not fs.exists(path):
-        return 0
-    state = checkpoint.read(path)
-    checkpoint.check(path, state, run.config, run.manifests)
-    run.task.model.load_state_dict(state["model"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.scaler.load_state_dict(state["scaler"])
-    run.loader.replaced.extend(Replaced(*row) for row in state["replaced"])
-    show(f"resuming {path} at step {state['step']:,}")
-    return int(state["step"])
-
-
-def _save(run: Run, step: int) -> None:
-    """Write the checkpoint that step `step` would start from, and the configuration beside it."""
-    replaced = {row for part in distributed.gather_objects(list(run.loader.replaced)) for row in part}
-    if distributed.rank() != 0:
-        return
-    state = {
-        "model": run.task.model.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "scaler": run.scaler.state_dict(),
-        "seed": run.config.seed,
-        "step": step,
-        "samples_seen": step * run.plan.batch_size,
-        "replaced": [list(row) for row in sorted(replaced)],
-        "manifests": run.manifests,
-        "config": run.config.essence(),
-    }
-    fs.write_text(fs.join(run.config.output, "config.yaml"), run.config.to_yaml())
-    checkpoint.save(run.config.output, state, run.config.keep)
-
-
-def _dry_run(run: Run) -> int:
-    if run.config.json and distributed.rank() == 0:
-        plan = run.plan
-        emit({"steps": plan.steps, "warmup": plan.warmup, "samples_seen": plan.samples_seen, "epochs": plan.epochs})
+def _dry_run(made: Run) -> int:
+    if made.config.json and distributed.rank() == 0:
+        numbers = made.plan
+        emit({"steps": numbers.steps, "warmup": numbers.warmup, "samples_seen": numbers.samples_seen, "epochs": numbers.epochs})
     return 0
 
 
-def _finish(run: Run, numbers: dict[str, float]) -> int:
-    """Print where the checkpoint lies and what training came to."""
+def _finish(made: Run, numbers: dict[str, float], unusable: int) -> int:
+    """Print where the checkpoint lies and what training came to; return the exit code."""
     if distributed.rank() == 0:
-        path, plan = fs.join(run.config.output, checkpoint.NAME), run.plan
+        path, done = fs.join(made.config.output, checkpoint.NAME), made.plan
         loss = f", loss {numbers['loss']:.4f}" if numbers else ""
-        result = {"checkpoint": path, "steps": plan.steps, "samples_seen": plan.samples_seen, **numbers}
-        emit(result if run.config.json else f"{path}: {plan.steps:,} steps, {plan.samples_seen:,} samples seen{loss}")
-    return 0
+        result: dict[str, Any] = {"checkpoint": path, "steps": done.steps, "samples_seen": done.samples_seen, **numbers}
+        emit(result if made.config.json else f"{path}: {done.steps:,} steps, {done.samples_seen:,} samples seen{loss}")
+    problems = unusable + sum(findings.problems for findings in made.findings)
+    return 1 if made.config.strict and problems else 0

@@ -17,7 +17,7 @@ from shards.core.engines.local import default_workers
 from shards.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from train.dali import Prover
+    from train.data.decode.dali import Prover
 
 TASK = 256  # samples per task
 BATCH = 16  # whole images in memory at once
@@ -100,7 +100,7 @@ def failing(part: Part) -> list[dict[str, str]]:
 @functools.cache
 def _prover() -> Prover:
     """Return this worker's pipeline, which outlives the task."""
-    from train.dali import Prover
+    from train.data.decode.dali import Prover
 
     return Prover(BATCH)
 

@@ -1,0 +1,1 @@
+"""What a training says and measures: the log, boards, norms of gradients, arithmetic in use."""
