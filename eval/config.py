@@ -16,10 +16,17 @@ class EvalConfig:
 
     PROTOCOL: ClassVar[str] = ""
 
-    checkpoint: str = option(help="checkpoint written by `train`", metavar="PATH")
+    checkpoint: str = option(help="checkpoint written by `train`; with --model, weights of another tool", metavar="PATH")
     data: str = option(
         help="labelled test set: class folders, WebDataset tars with .cls, or a Hugging Face dataset on disk", metavar="PATH"
     )
+    model: str = option(
+        "", "for weights of another tool: their architecture by open_clip's name, timm/NAME or torchvision/NAME", metavar="NAME"
+    )
+    mean: tuple[float, ...] = option((), "with --model: what images are normalised with, per channel (default: OpenAI's)")
+    std: tuple[float, ...] = option((), "with --model: the same")
+    image_size: int | None = option(None, "with --model: pixels to a side", above=0)
+    ema: bool = option(False, "take the averaged weights that `train --ema` keeps")
     format: str = option("", "kind of data set (`evaluate list`); found from the path where not given", metavar="NAME")
     classnames: str = option("", "class names: one per line in label order, a JSON list, or a JSON object {class: name}", metavar="FILE")
     image_column: str = option("", "image column of a Hugging Face dataset; its only one where not given", metavar="NAME")

@@ -6,27 +6,27 @@ Transform: shorter side to the model's size (bicubic, antialiased), centre crop,
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.datasets.base import Examples
 from shards.core import fs
 from shards.core.console import Progress, warn
 from shards.core.errors import RunError, UsageError
+from shards.upright import open_image, upright_rgb
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from train.model import Loaded
+    from train.models.load import Loaded
 
 # Pixels and "", or an empty array and why the image does not decode.
 _Prepared = tuple["np.ndarray", str]
-VERSION = 1  # of the transform; raised whenever features change
+VERSION = 2  # of the transform; raised whenever features change
 _SHOWN = 10
 
 
@@ -80,14 +80,14 @@ class Encoder:
         import numpy as np
         import torch
 
-        model: Any = self.loaded.model.to(self.device).eval()
+        self.loaded.model.to(self.device).eval()
         why: list[str] = []
         parts: list[np.ndarray] = []
         with Progress(f"encode {examples.name}", len(positions), "images") as progress, torch.inference_mode():
             for batch in self._batches(examples, positions):
                 why += [problem for _, problem in batch]
                 if pixels := [p for p, problem in batch if not problem]:
-                    parts.append(self._embed(model, pixels))
+                    parts.append(self._embed(pixels))
                 progress.add(len(batch))
         reasons = np.array(why, dtype=str)
         features = np.zeros((len(why), parts[0].shape[1] if parts else 0), np.float32)
@@ -95,14 +95,14 @@ class Encoder:
             features[reasons == ""] = np.concatenate(parts)
         return features, reasons
 
-    def _embed(self, model: Any, pixels: Sequence[np.ndarray]) -> np.ndarray:
+    def _embed(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         import numpy as np
         import torch
 
         images = torch.from_numpy(np.stack(pixels)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         mean = torch.tensor(self.loaded.mean, device=self.device)[:, None, None]
         std = torch.tensor(self.loaded.std, device=self.device)[:, None, None]
-        encoded = model.encode_image((images - mean) / std, normalize=True).float().cpu().numpy()
+        encoded = self.loaded.embed_images((images - mean) / std).cpu().numpy()
         if not np.isfinite(encoded).all():
             raise RunError("the model gives image features that are no finite numbers", "a model whose training has not diverged")
         return encoded
@@ -134,21 +134,12 @@ def _prepare(examples: Examples, i: int, size: int) -> _Prepared:
 
 
 def decode(content: bytes) -> Image.Image:
-    """Return an image upright and in RGB: first frame, EXIF orientation applied, alpha on white, as builds do.
+    """Return an image upright and in sRGB: first frame, EXIF orientation applied, alpha on white, as training sees it.
 
     Raises:
-        Exception: whatever Pillow raises on bytes that are no whole image.
+        UndecodableError: it is no whole image of a known format.
     """
-    from PIL import Image, ImageOps
-
-    with Image.open(io.BytesIO(content)) as opened:
-        opened.load()
-        image = ImageOps.exif_transpose(opened)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    if image.mode.startswith("I;16"):
-        image = image.point(lambda value: value / 256).convert("L")
-    return image.convert("RGB")
+    return upright_rgb(open_image(content))
 
 
 def transform(image: Image.Image, size: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from shards.core.console import emit, say
 from shards.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from train.model import Loaded
+    from train.models.load import Loaded
 
 _LISTED = 100  # undecodable images that a row names; it counts all
 
@@ -30,13 +30,13 @@ def evaluate(config: EvalConfig) -> None:
     Raises:
         UsageError: a checkpoint, data set or flag that does not fit; nothing is appended then.
     """
-    from train.model import load_checkpoint
-
     if config.limit < 0 or config.batch_size < 1 or config.workers < 0:
         found = f"--limit {config.limit} --batch-size {config.batch_size} --workers {config.workers}"
         raise UsageError(found, "limit and workers from 0, batch size from 1")
     protocol: Any = registry.get("eval.protocols", config.PROTOCOL)
-    loaded = load_checkpoint(config.checkpoint)
+    loaded = _loaded(config)
+    if getattr(protocol, "NEEDS_TEXT", False):
+        loaded.embed_texts(["a"])  # refuses a model without text before any image is encoded
     bench = Bench(Encoder(loaded, device_of(config.device), config.batch_size, config.workers, config.cache), config)
     test = bench.encode(bench.open(config.data, config.classnames).limit(config.limit))
     test = replace(test, examples=replace(test.examples, name=config.data_name)) if config.data_name else test
@@ -45,6 +45,18 @@ def evaluate(config: EvalConfig) -> None:
     results.append(config.results, rows)
     emit([asdict(row) for row in rows] if config.json else long_table([asdict(row) for row in rows]))
     say(f"{len(rows)} results appended to {config.results}")
+
+
+def _loaded(config: EvalConfig) -> Loaded:
+    """Return the model of a checkpoint of ours, or of another tool's where `--model` names its architecture."""
+    from train.models.load import load_checkpoint, load_foreign
+
+    if not config.model:
+        return load_checkpoint(config.checkpoint, ema=config.ema)
+    from train.data.augment.params import Augment
+
+    usual = Augment()
+    return load_foreign(config.checkpoint, config.model, config.mean or usual.mean, config.std or usual.std, config.image_size)
 
 
 def device_of(name: str) -> str:

@@ -7,7 +7,7 @@ to unit length. acc1 and acc5 carry Wilson intervals over the test images, mean_
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from eval.config import EvalConfig
 from shards.core.config import digest, option
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from eval.features import Encoded
     from eval.protocols.base import Bench, Scores
-    from train.model import Loaded
+    from train.models.load import Loaded
 
 VERSION = 1
+NEEDS_TEXT = True
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,9 @@ def build_head(loaded: Loaded, classes: tuple[str, ...], templates: tuple[str, .
     from eval.data import prompts
 
     texts = [text for name in classes for text in prompts(templates, name)]
-    model: Any = loaded.model.to(device).eval()
+    loaded.model.to(device).eval()
     with torch.inference_mode():
-        parts = [
-            model.encode_text(loaded.tokenize(texts[at : at + batch]).to(device), normalize=True).float().cpu()
-            for at in range(0, len(texts), batch)
-        ]
+        parts = [loaded.embed_texts(texts[at : at + batch], device).cpu() for at in range(0, len(texts), batch)]
         mean = torch.cat(parts).reshape(len(classes), len(templates), -1).mean(dim=1)
         weights = torch.nn.functional.normalize(mean, dim=-1).T.contiguous().numpy()
     if not np.isfinite(weights).all():

@@ -75,16 +75,18 @@ def checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     from shards.core.config import dump
     from train import checkpoint
-    from train.config import TrainConfig
-    from train.model import build_model
+    from train.models.load import build_model
+    from train.tasks.clip import Config
 
     folder = tmp_path_factory.mktemp("runs") / "untrained"
     Path(folder).mkdir()
     torch.manual_seed(0)
-    config = TrainConfig(model="tiny-vit-32")
+    config = Config(model="tiny-vit-32")
     model = build_model(config.model)
     state = {
-        "model": model.state_dict(),
+        "task": "clip",
+        "ema": None,
+        "state_dict": model.state_dict(),
         "step": 7,
         "samples_seen": 70,
         "manifests": [{"digest": "d" * 64, "weight": None, "samples": 10}],

@@ -17,7 +17,7 @@ from eval.features import Encoder, decode, transform
 from shards.core.errors import UsageError
 from shards.manifest import Manifest
 from shards.writer import write_shard
-from train.model import load_checkpoint
+from train.models.load import load_checkpoint
 
 Images = list[tuple[str, int, bytes]]
 

@@ -15,7 +15,7 @@ from eval.features import Encoded, Encoder
 from eval.protocols.base import Bench
 from eval.protocols.probe import Config, parse_shots, ridge, run
 from shards.core.errors import UsageError
-from train.model import load_checkpoint
+from train.models.load import load_checkpoint
 
 
 @pytest.mark.parametrize(("n", "d"), [(12, 40), (40, 12), (13, 12), (12, 12)])

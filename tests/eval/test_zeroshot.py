@@ -13,7 +13,7 @@ from eval.features import Encoded, Encoder
 from eval.protocols.base import Bench
 from eval.protocols.zeroshot import Config, build_head, run
 from shards.core.errors import RunError, UsageError
-from train.model import Loaded, load_checkpoint
+from train.models.load import Loaded, load_checkpoint
 
 TEMPLATES = ("a photo of a {c}.", "a drawing of the {c}", "{}")
 

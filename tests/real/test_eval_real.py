@@ -16,18 +16,20 @@ from eval.features import Encoder
 from shards.core.config import dump
 from shards.core.errors import UsageError
 from train import checkpoint
-from train.config import TrainConfig
-from train.model import build_model, load_checkpoint
+from train.models.load import build_model, load_checkpoint
+from train.tasks.clip import Config
 
 SETS = {"caltech101": 12, "dtd": 8, "eurosat": 10, "oxford-pets": 37, "pacs": 7, "cifar10/test": 10}
 
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> str:
-    config = TrainConfig(model="tiny-vit-32")
+    config = Config(model="tiny-vit-32")
     torch.manual_seed(0)
     state = {
-        "model": build_model(config.model).state_dict(),
+        "task": "clip",
+        "ema": None,
+        "state_dict": build_model(config.model).state_dict(),
         "step": 0,
         "samples_seen": 0,
         "manifests": [],
