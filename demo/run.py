@@ -27,6 +27,7 @@ from shards.core.errors import RunError, UsageError
 HERE = Path(__file__).parent
 SOURCES = {"redcaps": "web/redcaps/annotations/*.json", "cc3m": "web/cc3m/Train_GCC-training.tsv", "cc12m": "web/cc12m/cc12m.tsv"}
 BUILDS = {"curated": "recipe.yaml", "uncurated": "uncurated.yaml"}
+SIMCLR = "curated-simclr"  # trained on the curated build's pictures alone
 SHOTS = 5
 MARK = ".made-by-the-demo"
 
@@ -69,16 +70,19 @@ def run(out: Path, port: int, seed: int, *, report: bool = False) -> dict[str, A
         say(f"serving it on {address}; from here on all commands run in {out}")
         fetch = "curate fetch --source {} --input '{}' --output pool/{} --seed {} --allow-private-hosts --workers 1"
         _together(out, {source: fetch.format(source, files, source, seed) for source, files in SOURCES.items()})
-    ours = {name: os.path.relpath(HERE / name, out) for name in (*BUILDS.values(), "train.yaml")}
+    ours = {name: os.path.relpath(HERE / name, out) for name in (*BUILDS.values(), "train.yaml", "simclr.yaml")}
     for name, recipe in BUILDS.items():
         _together(out, {"": f"curate build-shards --config {ours[recipe]} --seed {seed} --work work --output shards/{name}"})
     if report:
         _together(out, {"": "curate report shards/curated"})
+    simclr = f"train simclr --config {ours['simclr.yaml']} --manifest shards/curated --output runs/{SIMCLR} --seed {seed}"
     train = f"train clip --config {ours['train.yaml']} --manifest shards/{{0}} --output runs/{{0}} --seed {seed}"
     zeroshot = "evaluate zeroshot --checkpoint runs/{0} --data web/heldout/test --cache features --name {0}"
     probe = f"{zeroshot.replace('zeroshot', 'probe')} --train web/heldout/train --k {SHOTS}"
-    for command in (train, zeroshot, probe):
-        _together(out, {name: command.format(name) for name in BUILDS})
+    _together(out, {name: train.format(name) for name in BUILDS})
+    _together(out, {"": simclr})
+    _together(out, {name: zeroshot.format(name) for name in BUILDS})
+    _together(out, {name: probe.format(name) for name in (*BUILDS, SIMCLR)})
     return {"seed": seed, "classes": len(plan["classes"]), "defects": audit.audit(out, plan), "results": _results(out)}
 
 
@@ -126,7 +130,7 @@ def _call(out: Path, label: str, command: str, environment: dict[str, str]) -> i
 def _results(out: Path) -> dict[str, dict[str, Any]]:
     """Return each model's main numbers from the table of results: value, low and high."""
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-    found: dict[str, dict[str, Any]] = {name: {} for name in BUILDS}
+    found: dict[str, dict[str, Any]] = {name: {} for name in (*BUILDS, SIMCLR)}
     for row in rows:
         if row["main"]:
             found[row["name"]][row["protocol"]] = {key: row[key] for key in ("value", "low", "high", "n", "samples_seen")}
@@ -138,10 +142,14 @@ def _outcome(summary: dict[str, Any]) -> str:
     header = ("trained on", "samples seen", "zero-shot %", "95% interval", "chance %", f"{SHOTS}-shot probe %", "95% interval")
     rows = []
     for name, result in summary["results"].items():
-        zero, probe = result["zeroshot"], result["probe"]
-        cells = [f"{zero['value'] * 100:.1f}", _interval(zero), f"{chance:.1f}", f"{probe['value'] * 100:.1f}", _interval(probe)]
-        rows.append((name, zero["samples_seen"], *cells))
+        probe = result["probe"]
+        zero = [_percent(result["zeroshot"]), _interval(result["zeroshot"])] if "zeroshot" in result else ["", ""]  # SimCLR reads no text
+        rows.append((name, probe["samples_seen"], *zero, f"{chance:.1f}", _percent(probe), _interval(probe)))
     return table(header, rows)
+
+
+def _percent(result: dict[str, Any]) -> str:
+    return f"{result['value'] * 100:.1f}"
 
 
 def _interval(result: dict[str, Any]) -> str:

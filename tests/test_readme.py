@@ -25,9 +25,9 @@ def test_every_command_stands_in_the_readme() -> None:
     from curate.cli import COMMANDS as CURATE
     from eval.cli import commands as evaluate_commands
     from shards.cli import COMMANDS as SHARDS
-    from train.cli import COMMANDS as TRAIN
+    from train.cli import commands as train_commands
 
-    for room, verbs in (("curate", CURATE), ("shards", SHARDS), ("train", TRAIN), ("evaluate", evaluate_commands())):
+    for room, verbs in (("curate", CURATE), ("shards", SHARDS), ("train", train_commands()), ("evaluate", evaluate_commands())):
         for verb in verbs:
             assert f"`{room} {verb}" in README or f"$ {room} {verb}" in README, f"{room} {verb}"
 
@@ -57,7 +57,7 @@ def test_the_commands_for_real_collections_are_understood() -> None:
     from shards.core.cli import parse
     from train import cli as train_cli
 
-    verbs = {"curate": curate_cli.COMMANDS, "train": train_cli.COMMANDS, "evaluate": eval_cli.commands()}
+    verbs = {"curate": curate_cli.COMMANDS, "train": train_cli.commands(), "evaluate": eval_cli.commands()}
     (block,) = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     lines = [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
     assert [line[:2] for line in lines] == [["curate", "fetch"], ["curate", "build-shards"], ["train", "clip"], ["evaluate", "zeroshot"]]

@@ -48,7 +48,7 @@ def test_builds_balance_and_have_the_same_size(demo: tuple[Path, str]) -> None:
 
 
 def test_the_model_is_well_above_chance(summary: dict[str, Any]) -> None:
-    zero = {name: result["zeroshot"] for name, result in summary["results"].items()}
+    zero = {name: summary["results"][name]["zeroshot"] for name in ("curated", "uncurated")}
     assert zero["curated"]["low"] >= 3 / summary["classes"]
     assert zero["curated"]["n"] >= 500
     assert zero["curated"]["samples_seen"] == zero["uncurated"]["samples_seen"]
@@ -58,7 +58,8 @@ def test_the_model_is_well_above_chance(summary: dict[str, Any]) -> None:
 def test_what_is_printed_is_what_was_measured(demo: tuple[Path, str], summary: dict[str, Any]) -> None:
     out, said = demo
     for result in summary["results"].values():
-        assert f"{result['zeroshot']['value'] * 100:.1f}" in said
+        if "zeroshot" in result:  # SimCLR reads no text
+            assert f"{result['zeroshot']['value'] * 100:.1f}" in said
         assert f"{result['probe']['value'] * 100:.1f}" in said
     assert "one seed" in said
     report = out / "shards/curated/report.html"
