@@ -8,17 +8,19 @@ All of it is keyed by the part's and the model's content. torch is imported here
 from __future__ import annotations
 
 import dataclasses
-import io
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from curate.hidden import DIGEST as HIDDEN_KEY
 from curate.measure import DIGEST_KEY, Part
 from curate.recipe import Embed
+from curate.table import POINTER, rows_digest
 from shards.core import fs
 from shards.core.config import digest
 from shards.core.console import Progress, hushed
 from shards.core.engine import Done, map_unordered
 from shards.core.errors import RunError, UsageError
+from shards.upright import open_image, upright_rgb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     F16 = NDArray[np.float16]
 
-VERSION = 1
+VERSION = 2
 SCORE = "clip_score.score"
 
 
@@ -61,16 +63,16 @@ def embed(spec: Embed, parts: list[Part], work: str, workers: int, engine: str) 
     fs.make_dirs(folder)
     version = model_digest(spec)
     tasks = [EmbedTask(part, spec, version, folder) for part in parts]
-    found: dict[str, Embedded] = {}
+    embedded_parts: dict[str, Embedded] = {}
     with Progress("embed", sum(p.rows for p in parts)) as progress:
         for outcome in map_unordered(embed_part, tasks, workers=1 if spec.device != "cpu" else min(workers, len(tasks)), engine=engine):
             if not isinstance(outcome, Done):
                 raise RunError(
                     f"{outcome.spec.part.path}: {outcome.reason} while its images were embedded", advice="run it again: it resumes"
                 )
-            found[outcome.spec.part.path] = outcome.result
+            embedded_parts[outcome.spec.part.path] = outcome.result
             progress.add(outcome.result.part.rows)
-    return [found[part.path] for part in parts]
+    return [embedded_parts[part.path] for part in parts]
 
 
 def model_digest(spec: Embed) -> str:
@@ -88,8 +90,11 @@ def embed_part(task: EmbedTask) -> Embedded:
     paths = stem + ".parquet", stem + ".images.npy", stem + ".texts.npy"
     if fs.exists(paths[0]):
         with fs.open_read(paths[0]) as file:
-            version = (pq.read_schema(file).metadata or {})[DIGEST_KEY].decode()
-        return Embedded(dataclasses.replace(task.part, path=paths[0], digest=version), paths[1], paths[2])
+            noted = pq.read_schema(file).metadata or {}
+        with fs.open_read(task.part.path) as file:
+            measured = pq.read_schema(file).metadata or {}
+        if noted.get(HIDDEN_KEY) == measured.get(HIDDEN_KEY):  # else rows were emptied here, and measured anew there
+            return Embedded(dataclasses.replace(task.part, path=paths[0], digest=noted[DIGEST_KEY].decode()), paths[1], paths[2])
     with fs.open_read(task.part.path) as file:
         rows = pq.read_table(file)
     images, texts, scores = _read(rows, load_model(task.embed), task.embed.batch)
@@ -97,9 +102,11 @@ def embed_part(task: EmbedTask) -> Embedded:
         with fs.atomic_write(path) as file:
             np.lib.format.write_array(file, array, allow_pickle=False)
     known = [None if np.isnan(s) else float(s) for s in scores]
-    version = digest([task.part.digest, task.model_digest, known])
+    column = pa.array(known, pa.float64())
     place = rows.schema.get_field_index(SCORE)
-    scored = rows.set_column(place, SCORE, pa.array(known, pa.float64())) if place >= 0 else rows
+    scored = rows.set_column(place, SCORE, column) if place >= 0 else rows
+    with_score = scored if place >= 0 else rows.append_column(SCORE, column)
+    version = rows_digest(with_score.drop_columns([name for name, _ in POINTER]), beside=task.model_digest)
     with fs.atomic_write(paths[0]) as file:
         pq.write_table(scored.replace_schema_metadata({DIGEST_KEY: version.encode()}), file, compression="zstd")
     return Embedded(dataclasses.replace(task.part, path=paths[0], digest=version), paths[1], paths[2])
@@ -117,9 +124,9 @@ def _read(rows: pa.Table, model: Model, batch: int) -> tuple[F16, F16, NDArray[n
         places = good[start : start + batch]
         chosen = columns.take(places).to_pylist()
         contents = [fs.read_range(row["path"], row["offset"], row["size"]) for row in chosen]
-        seen, said = model.images(contents), model.texts([row["caption"] for row in chosen])
-        images[places], texts[places] = seen, said
-        scores[places] = np.round((seen.astype(np.float64) * said).sum(axis=1), 4)
+        seen, text_vectors = model.images(contents), model.texts([row["caption"] for row in chosen])
+        images[places], texts[places] = seen, text_vectors
+        scores[places] = np.round((seen.astype(np.float64) * text_vectors).sum(axis=1), 4)
     return images, texts, scores
 
 
@@ -136,9 +143,8 @@ class Model:
     def images(self, contents: list[bytes]) -> NDArray[np.float32]:
         """Return the embeddings of encoded images."""
         import torch
-        from PIL import Image
 
-        pixels = torch.stack([self.transform(Image.open(io.BytesIO(content)).convert("RGB")) for content in contents])
+        pixels = torch.stack([self.transform(upright_rgb(open_image(content))) for content in contents])
         with torch.inference_mode():
             return self.network.encode_image(pixels.to(self.device), normalize=True).float().cpu().numpy()
 
@@ -174,11 +180,11 @@ def load_model(spec: Embed) -> Model:
         if not fs.exists(spec.checkpoint):
             network = _pretrained(open_clip, name, spec.checkpoint)
         else:
-            own = {} if spec.checkpoint.endswith(".safetensors") else torch.load(spec.checkpoint, map_location="cpu", weights_only=True)
-            if {"state_dict", "config"} <= own.keys():  # a checkpoint of `train clip`
-                network = open_clip.create_model(name, force_image_size=own["config"]["image_size"])
-                _load(network, own["state_dict"], spec)
-                mean, std = tuple(own["config"]["augment"]["mean"]), tuple(own["config"]["augment"]["std"])
+            weights = {} if spec.checkpoint.endswith(".safetensors") else torch.load(spec.checkpoint, map_location="cpu", weights_only=True)
+            if {"state_dict", "config"} <= weights.keys():  # a checkpoint of `train clip`
+                network = open_clip.create_model(name, force_image_size=weights["config"]["image_size"])
+                _load(network, weights["state_dict"], spec)
+                mean, std = tuple(weights["config"]["augment"]["mean"]), tuple(weights["config"]["augment"]["std"])
             else:
                 network = _pretrained(open_clip, name, spec.checkpoint)
     network = network.to(spec.device).eval()

@@ -19,7 +19,7 @@ from curate.table import RECORDS
 from shards import tombstones
 from shards.core import fs
 from shards.core.config import option
-from shards.core.console import emit, say
+from shards.core.console import counted, emit, say
 from shards.core.errors import UsageError
 from shards.manifest import Manifest, read_manifest
 from shards.remove import COPIES, with_copies
@@ -59,11 +59,11 @@ def forget(config: ForgetConfig) -> int:
     fs.remove(fs.join(work, ASIDE))  # they name no sample, and are counted again
     rows = sum(_scrub_ledger(path, _strings(sorted(gone))) for path in ledger)
     _scrub_examples(build, gone)
-    counted(manifest, ledger).save(build)
+    recounted(manifest, ledger).save(build)
     write_report(build)
     found = {"uids": len(named), "with_copies": len(gone), "ledger_rows": rows, "work_files": files, "listed": listed}
-    emit(found if config.json else f"{build}: {rows:,} ledger rows and {files:,} files of {work} scrubbed")
-    say(f"{fs.join(work, LIST)}: {listed:,} uids that builds with this work folder leave out")
+    emit(found if config.json else f"{build}: {counted(rows, 'ledger row')} and {counted(files, 'file')} of {work} scrubbed")
+    say(f"{fs.join(work, LIST)}: {counted(listed, 'uid')} that builds with this work folder leave out")
     return 0
 
 
@@ -103,7 +103,7 @@ def _scrub_ledger(path: str, gone: pa.Array) -> int:
     return int(rows)
 
 
-def counted(manifest: Manifest, ledger: list[str]) -> Manifest:
+def recounted(manifest: Manifest, ledger: list[str]) -> Manifest:
     """Return the manifest with its sources counted anew from the ledger."""
     con = connect("")
     rows = con.execute(

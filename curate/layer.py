@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from curate.listing import connect, scalar, sql_text
-from curate.tokens import add_tokens, tokenizer_facts
+from curate.tokens import add_tokens
 from shards import layers
+from shards.clip_bpe import CONTEXT_LENGTH, tokenizer_facts
 from shards.core import fs
-from shards.core.config import digest, option
+from shards.core.config import MOST_WORKERS, digest, option
 from shards.core.console import Progress, emit, say, table
 from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError, closest
-from shards.manifest import Manifest, read_manifest
+from shards.core.notices import note
+from shards.manifest import NAME, Manifest, read_manifest
 from shards.reader import Shard
 from shards.uids import uids_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _KINDS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 UNCERTAIN = ("caption", "captions", "text")  # columns that stay text even if every value looks like a number
 
@@ -46,9 +46,15 @@ class LayerConfig:
     key: str = option("uid", "the file's column of uids", metavar="COLUMN")
     many: bool = option(False, "a uid may have several rows: every column becomes a list, in the file's order")
     overwrite: bool = option(False, "replace a layer of that name")
-    workers: int = option(0, "tokens: worker processes (default: one per core)")
+    workers: int = option(0, "tokens: worker processes (default: one per core)", least=0, most=MOST_WORKERS)
     engine: str = option("local", "tokens: where tasks run")
+    strict: bool = option(False, "exit 1 if anything was dropped, replaced, passed over or not found")
     json: bool = option(False, "print JSON")
+
+    @property
+    def folder(self) -> str:
+        """The folder that is written; none where layers are listed."""
+        return "" if self.action == "list" else self.build.removesuffix(NAME)
 
 
 def layer(config: LayerConfig) -> int:
@@ -67,8 +73,11 @@ def layer(config: LayerConfig) -> int:
         write = lambda: add_layer(manifest, config.name, config.file, config.key, many=config.many)
         about = _lay(manifest, config.name, stated, write, overwrite=config.overwrite)
     emit(about if config.json else f"{config.name}: {', '.join(about['columns'])} for {about['samples']:,} of {manifest.samples:,} samples")
-    if about["unknown"]:
-        say(f"{about['unknown']:,} uids of the file are not in the build")
+    note(about["unknown"], "[uid of the file is|uids of the file are] not in the build", config.file)
+    where = f"null in the columns of {layers.folder_of(manifest.folder, config.name)}"
+    note(about["without"], "[sample has|samples have] no row in the layer", where)
+    cut = "[caption has|captions have] more tokens than the layer holds: [its end is|their ends are] left out"
+    note(about.get("cut", 0), cut, f"{CONTEXT_LENGTH} tokens each")
     return 0
 
 
@@ -184,9 +193,11 @@ def _uids(manifest: Manifest) -> pa.Table:
             with Shard(manifest, dataclasses.replace(entry, use=None)) as shard:
                 uids = uids_in(shard)
             used = set(entry.positions().tolist())
-            shown = [uid if i in used else "" for i, uid in enumerate(uids)]  # what was taken down gets no row of its own again
+            uids_in_use = [uid if i in used else "" for i, uid in enumerate(uids)]  # what was taken down gets no row of its own again
             positions = pa.array(range(len(uids)), pa.int32())
-            tables.append(pa.table({"shard": pa.repeat(pa.scalar(number, pa.int32()), len(uids)), "position": positions, "uid": shown}))
+            tables.append(
+                pa.table({"shard": pa.repeat(pa.scalar(number, pa.int32()), len(uids)), "position": positions, "uid": uids_in_use})
+            )
             progress.add()
     return pa.concat_tables(tables)
 
@@ -214,26 +225,10 @@ def _tars(manifest: Manifest) -> list[str]:
     return [entry.sha256 for entry in manifest.shards]
 
 
-def check_name(name: str, taken: Sequence[str] = ()) -> None:
-    """See that a name is a layer's: columns are named `NAME.COLUMN`, as those of sources and filters are.
-
-    Args:
-        name: the layer's.
-        taken: names of the build's sources and filters that have columns.
-
-    Raises:
-        UsageError: it is none, or is taken.
-    """
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"layer name {name!r}", "lower-case letters, digits and '_', a letter first")
-    if name in taken:
-        raise UsageError(f"layer name {name!r}", f"a name that no source or filter of this build has ({', '.join(sorted(taken))})")
-
-
 def _check_file(config: LayerConfig) -> None:
     if not config.name or not config.file:
         raise UsageError("a layer needs a name and a file", "curate layer add BUILD NAME FILE")
-    check_name(config.name)
+    layers.check_name(config.name)
     if not fs.exists(config.file):
         raise UsageError(f"no file at {config.file!r}")
     if not config.file.lower().endswith(_KINDS):
@@ -243,21 +238,19 @@ def _check_file(config: LayerConfig) -> None:
 def _check_build(manifest: Manifest, name: str) -> None:
     if not all(entry.own for entry in manifest.shards):
         raise UsageError(f"the tars of {manifest.folder!r} lie in other folders", "the build that owns them; its subsets see its layers")
-    with Shard(manifest, manifest.shards[0]) as shard:
-        columns = shard.sidecar().column_names
-    check_name(name, sorted({column.partition(".")[0] for column in columns if "." in column}))
+    layers.check_name(name, layers.taken_names(manifest))
 
 
 def _list(manifest: Manifest, as_json: bool) -> int:
-    found = {
+    by_name = {
         name: about
         for folder in dict.fromkeys(map(manifest.folder_of, manifest.shards))
         for name, about in layers.read_layers(folder).items()
     }
     if as_json:
-        emit(found)
-    elif found:
-        rows = [(name, ", ".join(a["columns"]), a["samples"], a["without"], a["unknown"]) for name, a in found.items()]
+        emit(by_name)
+    elif by_name:
+        rows = [(name, ", ".join(a["columns"]), a["samples"], a["without"], a["unknown"]) for name, a in by_name.items()]
         emit(table(("layer", "columns", "samples", "without", "uids not in the build"), rows))
     else:
         say(f"{manifest.folder}: no layers")

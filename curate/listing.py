@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
 import os
+import stat
 import tempfile
 import time
 import uuid
@@ -27,7 +29,11 @@ from shards.core import fs, registry
 from shards.core.config import digest
 from shards.core.console import say
 from shards.core.engine import Done, map_unordered
-from shards.core.errors import RunError, TornFileError
+from shards.core.engines.local import threads_of
+from shards.core.errors import RunError, TornFileError, UsageError, closest
+from shards.core.notices import note
+from shards.tables.notes import noting
+from shards.tables.values import worded
 
 FIRST_PART, PART = 32, 512
 MEMORY = "4GB"  # of a database; what does not fit goes to disk
@@ -49,11 +55,14 @@ def identity(path: str, *, by_content: bool) -> str:
     a folder the names, sizes and modification times."""
     if not fs.is_dir(path):
         return fs.sha256(path) if by_content else digest(fs.identity(path))
-    found = hashlib.sha256()
+    digest_so_far = hashlib.sha256()
     for name in fs.walk(path):
-        size, changed = fs.identity(fs.join(path, name))[1:]
-        found.update(f"{name}\0{size}\0{changed}\n".encode("utf-8", "surrogateescape"))
-    return found.hexdigest()
+        try:
+            size, changed = fs.identity(fs.join(path, name))[1:]
+        except OSError:  # a link to nothing
+            size, changed = -1, -1
+        digest_so_far.update(f"{name}\0{size}\0{changed}\n".encode("utf-8", "surrogateescape"))
+    return digest_so_far.hexdigest()
 
 
 def list_records(recipe: Recipe, spec: SourceSpec, work: str, workers: int, engine: str) -> tuple[list[str], list[str]]:
@@ -68,13 +77,27 @@ def list_records(recipe: Recipe, spec: SourceSpec, work: str, workers: int, engi
     options = source_options(spec)
     fs.make_dirs(fs.join(work, "records"))
     tasks = []
-    for one in module.inputs(spec.input, options):
-        further = module.beside(one, options) if hasattr(module, "beside") else []
-        version = [identity(path, by_content=module.IMAGES == "pool") for path in (one.path, *further)]
+    inputs = module.inputs(spec.input, options)
+    check_kept(spec, inputs)
+    for input in inputs:
+        further = module.beside(input, options) if hasattr(module, "beside") else []
+        version = [identity(path, by_content=module.IMAGES == "pool") for path in (input.path, *further)]
         key = digest(
-            [spec.reader, module.VERSION, options, FIRST_PART, PART, one.path, one.name, one.first, recipe.limit, recipe.bad_files, version]
+            [
+                spec.reader,
+                module.VERSION,
+                options,
+                FIRST_PART,
+                PART,
+                input.path,
+                input.name,
+                input.first,
+                recipe.limit,
+                recipe.bad_files,
+                version,
+            ]
         )
-        tasks.append(ListTask(spec, one, fs.join(work, "records", f"{key}.parquet"), recipe.limit, recipe.bad_files == "skip"))
+        tasks.append(ListTask(spec, input, fs.join(work, "records", f"{key}.parquet"), recipe.limit, recipe.bad_files == "skip"))
     missing = [t for t in tasks if not fs.exists(t.target)]
     for outcome in map_unordered(list_input, missing, workers=min(workers, len(missing)), engine=engine):
         if not isinstance(outcome, Done):
@@ -83,16 +106,37 @@ def list_records(recipe: Recipe, spec: SourceSpec, work: str, workers: int, engi
     if layout := layout_of(files):
         kind = "folder" if fs.is_dir(tasks[0].input.path) else "file"
         say(f"{spec.name}: {len(tasks):,} {kind}{'s' if len(tasks) > 1 else ''}, {layout}")
+    for task in tasks:
+        for kind, number, example in json.loads(_noted(task.target, b"notes") or "[]"):
+            note(number, kind, f"first in {spec.name}'s {task.input.name}, {example}")
     return files, [t.input.name for t in tasks if _noted(t.target, b"torn") == "1"]
+
+
+def check_kept(spec: SourceSpec, inputs: list[Input]) -> None:
+    """Refuse a column to be kept that a native file does not have, where its reader can tell.
+
+    Raises:
+        UsageError: naming the columns that there are.
+    """
+    module, options = registry.get(SOURCES, spec.reader), source_options(spec)
+    if not spec.keep_columns or not hasattr(module, "columns"):
+        return
+    by_reader = [name for name, _ in getattr(module, "COLUMNS", ())]
+    for input in inputs:
+        there = [*module.columns(input, options), *by_reader]
+        for name in spec.keep_columns:
+            if name not in there:
+                problem = f"{input.path}: no further column {name!r} to keep"
+                raise UsageError(problem, ", ".join(there) or "no column besides those that are read anyway", closest(name, there))
 
 
 def layout_of(files: list[str]) -> str:
     """Return the native layouts of what was listed, in the words of its source; how many inputs have each, where there are several."""
-    found = Counter(_noted(path, b"layout") for path in files)
-    del found[""]
-    if len(found) == 1 and found.total() == len(files):
-        return next(iter(found))
-    return ", ".join(f"{layout} ({count:,})" for layout, count in found.items())
+    layouts = Counter(_noted(path, b"layout") for path in files)
+    del layouts[""]
+    if len(layouts) == 1 and layouts.total() == len(files):
+        return next(iter(layouts))
+    return ", ".join(f"{layout} ({count:,})" for layout, count in layouts.items())
 
 
 def _noted(path: str, key: bytes) -> str:
@@ -114,11 +158,13 @@ def list_input(task: ListTask) -> int:
         pq.ParquetWriter(file, records_schema(), compression="zstd") as writer,
         appended(task.target.removesuffix(".parquet") + ".blob") as keep,
     ):
-        for rows in in_parts(_rows(task, keep)):
-            torn = torn or rows[-1]["status"] == "torn_input"
-            count += len(rows)
-            writer.write_table(pa.Table.from_pylist(rows, schema=records_schema()), row_group_size=PART)
-        writer.add_key_value_metadata({"torn": "1" if torn else "0", "layout": _layout(task)})
+        with noting() as notes:
+            for rows in in_parts(_rows(task, keep)):
+                torn = torn or rows[-1]["status"] == "torn_input"
+                count += len(rows)
+                writer.write_table(pa.Table.from_pylist(rows, schema=records_schema()), row_group_size=PART)
+        noted = json.dumps([[kind, number, notes.examples[kind]] for kind, number in notes.counts.items()])
+        writer.add_key_value_metadata({"torn": "1" if torn else "0", "layout": _layout(task), "notes": noted})
     return count
 
 
@@ -177,13 +223,15 @@ def _rows(task: ListTask, keep: Callable[[bytes], Pointer]) -> Iterator[dict[str
 
 def record_row(record: Record, name: str, stamps: dict[str, str]) -> dict[str, Any]:
     """Return a record as a row of `curate.table.RECORDS`; `stamps` remembers the versions of shared containers."""
-    pointer = record.image
+    pointer, status, detail = record.image, record.status, record.detail
+    if pointer and not status and (problem := _no_file(pointer)):
+        pointer, status, detail = None, "image_missing", problem
     return {
         "source_id": _utf8(record.source_id),
         "input": name,
         "row": record.row,
-        "captions": [_utf8(c) for c in record.captions],
-        "urls": list(record.urls),
+        "captions": [_utf8(worded(c)) for c in record.captions],
+        "urls": list(dict.fromkeys(url.strip() for url in record.urls)),
         "path": pointer.path if pointer else "",
         "offset": pointer.offset if pointer else 0,
         "size": pointer.size if pointer else 0,
@@ -191,10 +239,21 @@ def record_row(record: Record, name: str, stamps: dict[str, str]) -> dict[str, A
         "class_index": record.class_index,
         "class_name": record.class_name,
         "licence": record.licence,
-        "status": record.status,
-        "detail": _utf8(record.detail),
+        "status": status,
+        "detail": _utf8(detail),
         "meta": record.meta,
     }
+
+
+def _no_file(pointer: Pointer) -> str:
+    """Say why there is nothing to read at a place: opening a pipe would wait for ever."""
+    if pointer.size >= 0 or fs.is_remote(pointer.path):
+        return ""
+    try:
+        mode = os.stat(pointer.path).st_mode
+    except OSError as error:
+        return "a link to nothing" if os.path.islink(pointer.path) else f"no file there: {error.strerror}"
+    return "" if stat.S_ISREG(mode) else "no regular file"
 
 
 def _utf8(text: str) -> str:
@@ -213,8 +272,10 @@ def _stamp(path: str, stamps: dict[str, str]) -> str:
     return stamps[path]
 
 
-def join_pool(files: list[str], pool: str, work: str) -> list[str]:
+def join_pool(files: list[str], pool: str, work: str, name: str) -> list[str]:
     """Join the records of one source to a fetched pool, on source_id, else on the URL; returns the joined file.
+
+    A row of the pool that may keep neither (who opted out, say) is found by its uid, which follows from the source's name.
 
     Of several fetched URLs of a record the one with the lowest `url_index` that succeeded wins, the latest of equals.
     """
@@ -222,11 +283,11 @@ def join_pool(files: list[str], pool: str, work: str) -> list[str]:
     import pyarrow.parquet as pq
 
     pool_file = _pool_file(pool, work)
-    target = fs.join(work, "records", digest(["join-1", files, pool_file]) + ".parquet")
+    target = fs.join(work, "records", digest(["join-3", files, pool_file, name]) + ".parquet")
     if fs.exists(target):
         return [target]
     con = connect(work)
-    con.execute(_JOIN.format(files=sql_list(files), pool=sql_text(pool_file)))
+    con.execute(_JOIN.format(files=sql_list(files), pool=sql_text(pool_file), name=sql_text(name)))
     with fs.atomic_write(target) as file, pq.ParquetWriter(file, records_schema(), compression="zstd") as writer:
         batches = con.sql("SELECT * EXCLUDE (file_index, position) FROM joined ORDER BY file_index, position").to_arrow_reader(PART)
         for rows in in_parts(row for batch in batches for row in batch.to_pylist()):
@@ -243,7 +304,9 @@ CREATE TEMP TABLE records AS
 CREATE TEMP TABLE by_id AS
   SELECT source_id AS k, arg_min(pool, (status <> 'success', url_index, -nth)) AS p FROM pool WHERE source_id <> '' GROUP BY ALL;
 CREATE TEMP TABLE by_url AS
-  SELECT url AS k, arg_min(pool, (status <> 'success', -nth)) AS p FROM pool WHERE source_id = '' GROUP BY ALL;
+  SELECT url AS k, arg_min(pool, (status <> 'success', -nth)) AS p FROM pool WHERE source_id = '' AND uid = '' GROUP BY ALL;
+CREATE TEMP TABLE by_uid AS
+  SELECT uid AS k, arg_min(pool, (status <> 'success', url_index, -nth)) AS p FROM pool WHERE source_id = '' AND uid <> '' GROUP BY ALL;
 CREATE TEMP TABLE of_url AS
   SELECT file_index, position, arg_min(p, (p.status <> 'success', i)) AS p
   FROM (SELECT file_index, position, unnest(urls) AS url, generate_subscripts(urls, 1) AS i FROM records) u
@@ -258,8 +321,10 @@ CREATE TEMP TABLE joined AS
          WHEN p.status = 'success' THEN '' ELSE p.status END AS status,
     CASE WHEN r.status <> '' THEN r.detail WHEN p IS NULL THEN 'not in the pool' ELSE coalesce(p.detail, '') END AS detail,
     r.meta, r.file_index, r.position
-  FROM (SELECT r.*, coalesce(by_id.p, of_url.p) AS p FROM records r
-        LEFT JOIN by_id ON by_id.k = r.source_id LEFT JOIN of_url USING (file_index, position)) r;
+  FROM (SELECT r.*, coalesce(by_id.p, of_url.p, by_uid.p) AS p FROM records r
+        LEFT JOIN by_id ON by_id.k = r.source_id LEFT JOIN of_url USING (file_index, position)
+        LEFT JOIN by_uid ON by_uid.k = CASE WHEN regexp_full_match(r.source_id, '[0-9a-f]{{32}}') THEN r.source_id
+                                            ELSE left(sha256(concat({name}, chr(0), r.source_id)), 32) END) r;
 """
 
 
@@ -270,18 +335,23 @@ def _pool_file(pool: str, work: str) -> str:
 
     from curate.fetch.pool import read_pool
 
-    target = fs.join(work, "records", digest(["pool-1", identity(pool, by_content=False)]) + ".parquet")
+    target = fs.join(work, "records", digest(["pool-3", identity(pool, by_content=False)]) + ".parquet")
     if fs.exists(target):
         return target
-    fields = ("source_id", "url", "url_index", "status", "detail", "path", "offset", "size", "stamp")
+    fields = ("source_id", "url", "url_index", "status", "detail", "uid", "path", "offset", "size", "stamp")
     kinds = {"url_index": pa.int32(), "offset": pa.int64(), "size": pa.int64()}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in fields])
     stamps: dict[str, str] = {}
     with fs.atomic_write(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         rows: list[dict[str, Any]] = []
-        for one in read_pool(pool):
-            found = {"path": one.tar, "offset": one.offset, "size": one.size, "stamp": _stamp(one.tar, stamps) if one.tar else ""}
-            rows.append({**{k: getattr(one, k) for k in fields[:5]}, **found})
+        for pooled in read_pool(pool):
+            image = {
+                "path": pooled.tar,
+                "offset": pooled.offset,
+                "size": pooled.size,
+                "stamp": _stamp(pooled.tar, stamps) if pooled.tar else "",
+            }
+            rows.append({**{k: getattr(pooled, k) for k in fields[:6]}, **image})
             if len(rows) == 16384:
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 rows = []
@@ -295,7 +365,7 @@ def connect(work: str, threads: int = 0) -> Any:
 
     con = duckdb.connect()
     spill = spill_folder(work) if not fs.is_remote(work) else ""
-    con.execute(f"SET temp_directory = {sql_text(spill)}; SET threads = {threads or len(os.sched_getaffinity(0))}")
+    con.execute(f"SET temp_directory = {sql_text(spill)}; SET threads = {threads_of(threads)}")
     con.execute(f"SET memory_limit = '{MEMORY}'")
     con.execute("SET preserve_insertion_order = true; SET enable_progress_bar = false; SET TimeZone = 'UTC'")
     return con

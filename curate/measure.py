@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import itertools
 import json
@@ -21,20 +22,26 @@ from curate.captions import clean, template
 from curate.captions.clean import Clean
 from curate.config import FILTERS, SOURCES, filter_options
 from curate.filters.base import Facts
-from curate.images import LOW_INFORMATION, VERSION, ImagePolicy, ImageRefusedError, open_image
+from curate.hidden import DIGEST as HIDDEN_KEY
+from curate.hidden import filters_digest
+from curate.images import GRAY, LOW_INFORMATION, VERSION, ImagePolicy, ImageRefusedError, open_image
 from curate.listing import appended
 from curate.recipe import Recipe, SourceSpec, content_of
 from curate.sources.base import Pointer
-from curate.table import POINTER, measured_schema, table_sha256
+from curate.table import POINTER, joined_digest, measured_schema, rows_digest, table_sha256
 from shards.core import fs, registry
 from shards.core.config import digest
 from shards.core.console import Progress
 from shards.core.engine import Done, map_unordered
-from shards.proof import MAX_PIXELS
+from shards.core.plugins import PluginError
+from shards.decoding import MAX_PIXELS
 from shards.sample import uid_of
+from shards.tables.values import storable
 
 MAX_BYTES = 512 * 2**20
-DIGEST_KEY = b"digest"
+DIGEST_KEY = b"rows"
+# What a read says of a file that is not there, or is none, whoever looks.
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +60,12 @@ class MeasureTask:
     folder: str
     order: int
     patience: float = 120.0  # seconds that one sample may take
+    hidden: str = ""  # digest of the filters whose samples must not be seen
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A measured part on disk: its place in the table, its file, the digest of what it says."""
+    """A measured part on disk: its place in the table, its file, the `rows_digest` of what it says."""
 
     order: tuple[int, int]
     path: str
@@ -67,13 +75,19 @@ class Part:
 
 def columns_of(recipe: Recipe) -> tuple[tuple[str, str], ...]:
     """Return the columns that plug-ins add to the table: `<reader>.<name>` of sources, `<filter>.<name>` of filters."""
-    native = dict(column for spec in recipe.sources for column in native_columns(spec.reader))
+    native = dict(column for spec in recipe.sources for column in native_columns(spec))
     return (*native.items(), *filter_columns(recipe.filters))
 
 
-def native_columns(reader: str) -> tuple[tuple[str, str], ...]:
-    """Return the native columns that a reader keeps, as `<reader>.<name>`."""
-    return tuple((f"{reader}.{name}", kind) for name, kind in getattr(registry.get(SOURCES, reader), "COLUMNS", ()))
+def native_columns(spec: SourceSpec) -> tuple[tuple[str, str], ...]:
+    """Return the native columns of a source that stay columns, as `<reader>.<name>`: its reader's own, and `keep_columns` as text."""
+    by_reader = _own_columns(spec)
+    kept = {name: "string" for name in spec.keep_columns if name not in by_reader}
+    return tuple((f"{spec.reader}.{name}", kind) for name, kind in {**by_reader, **kept}.items())
+
+
+def _own_columns(spec: SourceSpec) -> dict[str, str]:
+    return dict(getattr(registry.get(SOURCES, spec.reader), "COLUMNS", ()))
 
 
 def filter_columns(filters: tuple[dict[str, Any], ...]) -> tuple[tuple[str, str], ...]:
@@ -85,8 +99,8 @@ def measure_key(task: MeasureTask) -> list[Any]:
     """Return everything besides the records that shapes a measured row."""
     return [
         task.spec.name, task.spec.captions, task.spec.empty, list(task.spec.template), [clean.VERSION, task.clean] if task.clean else None,
-        native_columns(task.spec.reader), POINTER, VERSION, phash.VERSIONS[task.hash], MAX_PIXELS, task.policy,
-        [_shaping(spec) for spec in task.filters],
+        native_columns(task.spec), POINTER, VERSION, phash.VERSIONS[task.hash], MAX_PIXELS, task.policy,
+        [_shaping(spec) for spec in task.filters], DIGEST_KEY.decode(),
     ]  # fmt: skip
 
 
@@ -128,7 +142,7 @@ def _tasks(recipe: Recipe, listed: list[tuple[SourceSpec, list[str]]], folder: s
     import pyarrow.parquet as pq
 
     order = 0
-    kind = hash_kind(recipe)
+    kind, hidden = hash_kind(recipe), filters_digest(recipe.filters)
     for spec, files in listed:
         for path in files:
             with fs.open_read(path) as file:
@@ -136,7 +150,8 @@ def _tasks(recipe: Recipe, listed: list[tuple[SourceSpec, list[str]]], folder: s
                 sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
             for group, rows in enumerate(sizes):
                 if rows:
-                    yield MeasureTask(path, group, 0, rows, spec, recipe.clean, recipe.image_policy, kind, recipe.filters, folder, order)
+                    task = MeasureTask(path, group, 0, rows, spec, recipe.clean, recipe.image_policy, kind, recipe.filters, folder, order)
+                    yield dataclasses.replace(task, hidden=hidden)
                     order += 1
 
 
@@ -162,14 +177,17 @@ def measure_part(task: MeasureTask, killed: str = "") -> Part:
     order = (task.order, task.start)
     if fs.exists(stem + ".parquet"):
         with fs.open_read(stem + ".parquet") as file:
-            found = pq.ParquetFile(file)
-            return Part(order, stem + ".parquet", (found.schema_arrow.metadata or {})[DIGEST_KEY].decode(), found.metadata.num_rows)
+            parquet = pq.ParquetFile(file)
+            noted = parquet.schema_arrow.metadata or {}
+            # Rows that other lists emptied are measured anew: these lists may let them stand.
+            if noted.get(HIDDEN_KEY, task.hidden.encode()) == task.hidden.encode():
+                return Part(order, stem + ".parquet", noted[DIGEST_KEY].decode(), parquet.metadata.num_rows)
     with appended(stem + ".blob") as keep, _watch(task.patience) as watch:
         measured = _Measurer(task, keep, killed)
         rows = [row for record in records.to_pylist() if watch() for row in measured.rows(record)]
-    schema = measured_schema((*native_columns(task.spec.reader), *filter_columns(task.filters)))
+    schema = measured_schema((*native_columns(task.spec), *filter_columns(task.filters)))
     table = pa.Table.from_pylist(rows, schema=schema)
-    found_digest = table_sha256(table.drop_columns([name for name, _ in POINTER]))
+    found_digest = rows_digest(table.drop_columns([name for name, _ in POINTER]))
     with fs.atomic_write(stem + ".parquet") as file:
         pq.write_table(table.replace_schema_metadata({DIGEST_KEY: found_digest.encode()}), file, compression="zstd")
     return Part(order, stem + ".parquet", found_digest, len(rows))
@@ -181,6 +199,11 @@ def describe(task: MeasureTask, records: Iterable[dict[str, Any]]) -> Iterator[d
     for record in records:
         for row in measured.rows(record):
             yield row | {"status": record["status"], "detail": record["detail"]}
+
+
+def _kept(value: Any) -> str | None:
+    """Return a native value as the text that a kept column holds; None where there is none."""
+    return None if value is None else storable(value)
 
 
 @contextlib.contextmanager
@@ -215,7 +238,8 @@ class _Measurer:
     def __init__(self, task: MeasureTask, keep: Callable[[bytes], Pointer] | None, killed: str) -> None:
         self.task, self.keep, self.killed = task, keep, killed
         self.clean = clean.cleaner(task.clean if isinstance(task.clean, Clean) else Clean() if task.clean else None)
-        self.native = [(name, name.partition(".")[2]) for name, _ in native_columns(task.spec.reader)]
+        self.native = [(name, name.partition(".")[2]) for name, _ in native_columns(task.spec)]
+        self.kept = set(task.spec.keep_columns) - _own_columns(task.spec).keys()
         self.filters: list[tuple[str, tuple[tuple[str, str], ...], Callable[[Facts], tuple[Any, ...]]]] = []
         for spec in task.filters:
             module = registry.get(FILTERS, spec["name"])
@@ -232,7 +256,7 @@ class _Measurer:
         if self.task.spec.template:
             values["template"] = template.choose(self.task.spec.template, image_id)
         common = {
-            **{column: values.get(name) for column, name in self.native},
+            **{column: _kept(values.get(name)) if name in self.kept else values.get(name) for column, name in self.native},
             "image_id": image_id, "source": source, "input": record["input"], "row": record["row"],
             "url": record["urls"][0] if record["urls"] else "", "class_index": record["class_index"],
             "class_name": record["class_name"], "licence": record["licence"], "meta": record["meta"], **image,
@@ -268,15 +292,17 @@ class _Measurer:
         """Return the image columns with the pointer, and the original bytes; a refused image keeps the pointer to its original bytes."""
         import xxhash
 
-        found = dict.fromkeys(("width", "height", "original_width", "original_height"), 0)
+        sizes = dict.fromkeys(("width", "height", "original_width", "original_height"), 0)
         row: dict[str, Any] = {
-            **found,
+            **sizes,
             "original_format": "",
             "bytes": 0,
             "sha256": "",
             "original_sha256": "",
             "phash": 0,
             "information": 0.0,
+            "colours": "",
+            "colour": 0.0,
             "frames": 0,
             "xxh3": 0,
         }
@@ -288,6 +314,8 @@ class _Measurer:
         try:
             content = self._read(row)
         except OSError as error:
+            if error.errno not in _ABSENT and not isinstance(error, FileNotFoundError):
+                raise  # a disk or a mount that fails is no property of the sample: it must not become one
             return row | {"status": "image_missing", "detail": error.strerror or type(error).__name__}, b""
         except ImageRefusedError as refused:
             return row | {"status": refused.reason, "detail": refused.detail}, b""
@@ -302,7 +330,8 @@ class _Measurer:
         same = opened.encoded is None
         row["sha256"] = row["original_sha256"] if same else hashlib.sha256(opened.encoded or b"").hexdigest()
         row |= {"bytes": row["size"], "xxh3": xxhash.xxh3_64_intdigest(opened.encoded or content)}
-        return row | {k: v for k, v in vars(opened).items() if k != "encoded"}, content
+        row |= {"detail": opened.warning}  # of a picture that is kept: what was passed over
+        return row | {k: v for k, v in vars(opened).items() if k not in ("encoded", "warning")}, content
 
     @staticmethod
     def _read(row: dict[str, Any]) -> bytes:
@@ -321,7 +350,11 @@ class _Measurer:
             row["original_format"], row["bytes"], row["class_name"], row["url"], content,
         )  # fmt: skip
         for name, columns, values_of in self.filters:
-            row |= {f"{name}.{column}": value for (column, _), value in zip(columns, values_of(facts), strict=True)}
+            try:
+                values = values_of(facts)
+            except PluginError as error:
+                raise error.at(f"for the sample {row['source_id']!r} of {row['source']}") from error
+            row |= {f"{name}.{column}": value for (column, _), value in zip(columns, values, strict=True)}
         return row
 
 
@@ -335,8 +368,9 @@ def _choose(policy: str, captions: list[str], uid: str) -> int:
 
 
 def table_digest(parts: list[Part]) -> str:
-    """Return the digest of the whole measured table: what it says, not where its bytes lie."""
-    return digest([part.digest for part in parts])
+    """Return the digest of the whole measured table: what its rows say in their order, not where their bytes lie, nor how
+    they were cut into parts."""
+    return digest([sum(part.rows for part in parts), joined_digest((part.digest, part.rows) for part in parts)])
 
 
 def low_information() -> str:
@@ -344,9 +378,14 @@ def low_information() -> str:
     return f"information < {LOW_INFORMATION}"
 
 
+def is_gray() -> str:
+    """Return the SQL condition for an image without colours."""
+    return f"colour < {GRAY}"
+
+
 def hash_kind(recipe: Recipe) -> str:
-    """Return the kind of pHash of a recipe: the reference where no near duplicates are looked for."""
-    return recipe.dedup.near.hash if recipe.dedup.near else "reference"
+    """Return the kind of pHash of a recipe: the default one where no near duplicates are looked for."""
+    return recipe.dedup.near.hash if recipe.dedup.near else phash.DEFAULT
 
 
 def codecs(recipe: Recipe) -> dict[str, str]:

@@ -32,9 +32,16 @@ def shard_size(recipe: Recipe, kept: int) -> int:
     return recipe.shards.samples or min(10_000, max(1_000, kept // 512))
 
 
-def members_of(recipe: Recipe, decided: Decided) -> tuple[str, ...]:
+# Samples of a build, with their ranks in it. Held-out ones have none in the ledger: among themselves they stand by rank key.
+_RANKED = {
+    "kept": "(SELECT place, rank FROM decided WHERE decision = 'kept')",
+    "holdout": "(SELECT place, row_number() OVER (ORDER BY rank_key, uid) - 1 AS rank FROM decided WHERE decision = 'holdout')",
+}
+
+
+def members_of(recipe: Recipe, decided: Decided, decision: str = "kept") -> tuple[str, ...]:
     """Return the members that every sample gets: jpg, txt; cls where all are labelled; json on request."""
-    labelled = scalar(decided.con, "SELECT count(*) FROM decided WHERE decision = 'kept' AND class_index < 0") == 0
+    labelled = scalar(decided.con, f"SELECT count(*) FROM decided WHERE decision = '{decision}' AND class_index < 0") == 0
     return ("jpg", "txt", *(("cls",) if labelled else ()), *(("json",) if recipe.json else ()))
 
 
@@ -45,27 +52,28 @@ def class_names(con: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
     return tuple(names.get(i, str(i)) for i in range(max(names, default=-1) + 1))
 
 
-def plan(recipe: Recipe, decided: Decided, work: str, output: str, members: tuple[str, ...]) -> list[WriteTask]:
-    """Cut the kept samples, in rank order, into shards; write each shard's rows to the work folder.
+def plan(recipe: Recipe, decided: Decided, work: str, output: str, members: tuple[str, ...], decision: str = "kept") -> list[WriteTask]:
+    """Cut the kept samples, or the held-out ones, in rank order, into shards; write each shard's rows to the work folder.
 
-    The table `shards` (start, name) says at which rank each shard begins.
+    The table `shards` (start, name) says at which rank each shard of kept samples begins.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    size = shard_size(recipe, decided.kept)
+    rows_planned = decided.kept if decision == "kept" else decided.held
+    size = shard_size(recipe, rows_planned)
     folder = fs.join(work, "plans")
     fs.make_dirs(folder)
     pointer = ", ".join(f'"{name}"' for name, _ in POINTER)
-    own = "".join(f', "{name}"' for name, _ in columns_of(recipe))
+    plugin_columns = "".join(f', "{name}"' for name, _ in columns_of(recipe))
     query = f"""
         SELECT uid AS key, uid, source, source_id, url, caption, caption_raw, coalesce(merged.captions, m.captions) AS captions,
                width, height, original_width, original_height, original_format, bytes, sha256, original_sha256,
-               lpad(lower(to_hex(phash)), 16, '0') AS phash, information, rank, class_index AS class, licence, class_name, meta{own},
-               {pointer}
-        FROM measured m JOIN (SELECT place, rank FROM decided WHERE decision = 'kept') d USING (place) LEFT JOIN merged USING (place)
+               lpad(lower(to_hex(phash)), 16, '0') AS phash, information, rank, class_index AS class, licence, class_name, meta
+               {plugin_columns}, {pointer}
+        FROM measured m JOIN {_RANKED[decision]} d USING (place) LEFT JOIN merged USING (place)
     """
-    batches = sorted_batches(decided.con, query, "rank", f"rank / {max(1, decided.kept)}", decided.kept, work)
+    batches = sorted_batches(decided.con, query, "rank", f"rank / {max(1, rows_planned)}", rows_planned, work)
     tasks, starts = [], [0]
     for number, rows in enumerate(_cut(batches, size, recipe.shards.bytes, members, columns_of(recipe))):
         key = digest([WRITER_VERSION, list(members), table_sha256(rows.drop_columns([name for name, _ in POINTER]))])
@@ -74,6 +82,8 @@ def plan(recipe: Recipe, decided: Decided, work: str, output: str, members: tupl
             pq.write_table(rows, file, compression="zstd")
         tasks.append(WriteTask(path, key, output, f"{number:05d}", members))
         starts.append(starts[-1] + rows.num_rows)
+    if decision != "kept":
+        return tasks
     decided.con.register("planned", pa.table({"start": starts[:-1], "name": [task.name for task in tasks]}))
     decided.con.execute("CREATE OR REPLACE TABLE shards AS FROM planned")
     decided.con.unregister("planned")
@@ -115,12 +125,12 @@ def _sizes(rows: pa.Table, members: tuple[str, ...]) -> list[Any]:
     import numpy as np
     import pyarrow.compute as pc
 
-    found = [rows["bytes"].to_numpy(), pc.binary_length(rows["caption"]).to_numpy()]
+    byte_counts = [rows["bytes"].to_numpy(), pc.binary_length(rows["caption"]).to_numpy()]
     if "cls" in members:
-        found.append(pc.binary_length(rows["class"].cast("string")).to_numpy())
+        byte_counts.append(pc.binary_length(rows["class"].cast("string")).to_numpy())
     if "json" in members:
-        found.append(np.array([len(text_members(row, members)["json"]) for row in as_json(rows).to_pylist()]))
-    return [sizes.astype(np.int64) for sizes in found]
+        byte_counts.append(np.array([len(text_members(row, members)["json"]) for row in as_json(rows).to_pylist()]))
+    return [sizes.astype(np.int64) for sizes in byte_counts]
 
 
 def write_ledger(con: duckdb.DuckDBPyConnection, output: str, work: str) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 LIST = "removed.txt"
 REASON = "removed"
-_KEPT = ("uid", "image_id", "source", "input", "row", "class_index", "class_name")
+KEPT = ("uid", "image_id", "source", "input", "row", "class_index", "class_name")
 _BLANK = {"string": "''", "list<string>": "[]", "uint64": "0", "int32": "0", "int64": "0", "double": "0.0"}
 
 
@@ -24,10 +24,16 @@ def read_list(work: str) -> set[str]:
 
 def add_to_list(work: str, uids: set[str]) -> int:
     """Add uids to the list of removed samples; return how many stand there now."""
-    all_of_them = sorted(uids | read_list(work))
-    fs.make_dirs(work)
-    fs.write_text(fs.join(work, LIST), "".join(f"{uid}\n" for uid in all_of_them))
+    with fs.locked(work, f".{LIST}{fs.LOCK}"):  # two take-downs at once would lose one of their lists
+        all_of_them = sorted(uids | read_list(work))
+        fs.write_text(fs.join(work, LIST), "".join(f"{uid}\n" for uid in all_of_them))
     return len(all_of_them)
+
+
+def blanks(status: str) -> dict[str, str]:
+    """Return, as SQL, what each column of the measured table says of a sample that must not be seen; the others stay."""
+    values = {name: _BLANK[kind] for name, kind in MEASURED if name not in KEPT}
+    return values | {"source_id": "uid", "status": f"'{status}'", "path": "''", '"offset"': "0", "size": "0"}
 
 
 def hide_removed(con: duckdb.DuckDBPyConnection, work: str) -> None:
@@ -43,8 +49,7 @@ def hide_removed(con: duckdb.DuckDBPyConnection, work: str) -> None:
     con.register("removed_uids", pa.table({"uid": uids}))
     con.execute("CREATE TEMP TABLE removed AS SELECT uid FROM removed_uids")
     con.unregister("removed_uids")
-    values = {name: _BLANK[kind] for name, kind in MEASURED if name not in _KEPT}
-    values |= {"source_id": "uid", "status": f"'{REASON}'", "path": "''", '"offset"': "0", "size": "0"}
+    values = blanks(REASON)
     gone = "uid IN (SELECT uid FROM removed)"
     replaced = ", ".join(f"CASE WHEN {gone} THEN {value} ELSE {name} END AS {name}" for name, value in values.items())
     con.execute("ALTER VIEW measured RENAME TO measured_whole")

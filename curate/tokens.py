@@ -10,13 +10,14 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from shards import layers
-from shards.clip_bpe import CONTEXT_LENGTH, ID_BYTES, VOCABULARY, clip_bpe
+from shards.clip_bpe import CONTEXT_LENGTH, ID_BYTES, clip_bpe, tokenizer_facts
 from shards.core import fs
 from shards.core.console import Progress
 from shards.core.engine import Done, map_unordered
 from shards.core.errors import RunError
 from shards.manifest import Manifest
 from shards.reader import Shard
+from shards.tables.values import caption_in
 from shards.uids import uids_in
 
 if TYPE_CHECKING:
@@ -31,11 +32,6 @@ class TokensTask:
     layer: str
 
 
-def tokenizer_facts() -> dict[str, Any]:
-    """Return what decides a caption's ids, for `layer.json`."""
-    return {"vocabulary": VOCABULARY, "sha256": clip_bpe().digest, "context_length": CONTEXT_LENGTH}
-
-
 def add_tokens(manifest: Manifest, layer: str, workers: int, engine: str) -> dict[str, Any]:
     """Write a layer's files, all but `layer.json`, and return what that is to say.
 
@@ -46,20 +42,21 @@ def add_tokens(manifest: Manifest, layer: str, workers: int, engine: str) -> dic
     fs.remove(folder)
     fs.make_dirs(folder)
     tasks = [TokensTask(dataclasses.replace(manifest, shards=(entry,), sources={}, notes={}), layer) for entry in manifest.shards]
-    encoded = 0
+    encoded, cut = 0, 0
     with Progress("tokens", manifest.samples) as progress:
         for outcome in map_unordered(write_tokens, tasks, workers=min(workers, len(tasks)), engine=engine):
             if not isinstance(outcome, Done):
                 raise RunError(f"shard {outcome.spec.manifest.shards[0].name}: {outcome.reason}", advice="run the same command again")
-            encoded += outcome.result
+            encoded += outcome.result[0]
+            cut += outcome.result[1]
             progress.add(outcome.spec.manifest.shards[0].used)
     about = {"format": layers.FORMAT, "format_version": layers.FORMAT_VERSION, "columns": [layers.TOKENS]}
-    about |= {"samples": encoded, "without": manifest.samples - encoded, "unknown": 0}
+    about |= {"samples": encoded, "without": manifest.samples - encoded, "unknown": 0, "cut": cut}
     return about | {"tokenizer": tokenizer_facts()}
 
 
-def write_tokens(task: TokensTask) -> int:
-    """Write one shard's file of the layer and return how many captions were encoded; runs in a worker."""
+def write_tokens(task: TokensTask) -> tuple[int, int]:
+    """Write one shard's file of the layer; runs in a worker. Returns how many captions were encoded, and how many of them were cut."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -75,7 +72,15 @@ def write_tokens(task: TokensTask) -> int:
     table = pa.table({"uid": pa.array(whole_uids, pa.string()), layers.TOKENS: encoded_captions(whole_captions)})
     with fs.atomic_write(layers.path_of(task.manifest, entry, task.layer)) as file:
         pq.write_table(table, file, compression="zstd")
-    return sum(caption is not None for caption in captions)
+    texts = [caption for caption in captions if caption is not None]
+    return len(texts), sum(map(_is_cut, texts))
+
+
+def _is_cut(caption: str) -> bool:
+    """Return whether a caption has more ids than there is room for; a character has at most four: short ones are not encoded again."""
+    if 4 * len(caption) + 2 <= CONTEXT_LENGTH:
+        return False
+    return len(clip_bpe().packed(caption, CONTEXT_LENGTH + 1)) > CONTEXT_LENGTH * ID_BYTES
 
 
 def encoded_captions(captions: list[str | None]) -> pa.ListArray:
@@ -99,5 +104,5 @@ def _captions(shard: Shard) -> list[str | None]:
     captions: list[str | None] = []
     for group in shard.groups:
         member = next((m for m in group if m.ext == "txt"), None)
-        captions.append(None if member is None else shard.read_range(member.offset, member.size).decode("utf-8", "replace"))
+        captions.append(None if member is None else caption_in(shard.read_range(member.offset, member.size)))
     return captions

@@ -1,32 +1,40 @@
-"""Files that pair images with captions: header CSV/TSV/JSONL, Karpathy-style `.token`, COCO captions JSON.
+"""Files that pair images with captions: tables of any kind, Karpathy-style `.token`, COCO captions JSON.
 
-Reads text alone; which image a name means is `shards.folders`' matter. `NA` and `null` are captions like any other.
+Reads text alone; which image a name means is `shards.image_names`' matter. Tables are read by `shards.tables`: their delimiter, encoding,
+quotes and types are its business. A caption that only says `nan`, `None` or `null` is none; `NA` is a word.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from shards.core import fs
-from shards.core.errors import TornFileError, UsageError, closest
+from shards.core.errors import TornFileError, UsageError
+from shards.tables import table
+from shards.tables.json_records import Bad, parse
+from shards.tables.notes import note
+from shards.tables.table import Table
+from shards.tables.text import decoded, first_lines, head_of, lines
+from shards.tables.values import captions_of, id_of, label_of, storable, value_of
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".token", ".jsonl", ".ndjson", ".json")
+PACKED = tuple(plain + packed for plain in (".csv", ".tsv", ".jsonl", ".ndjson") for packed in (".gz", ".bz2"))
+SUFFIXES = (".csv", ".tsv", ".txt", ".token", ".jsonl", ".ndjson", ".json", ".parquet", *PACKED)
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", *PACKED)  # files of these names are tables, whatever they hold
+LAYOUTS = ("csv", "tsv", "jsonl", "json", "parquet", "token", "coco", "karpathy")
 IMAGE_COLUMNS = (
     *("image", "file", "filename", "filepath", "path", "img", "imagepath", "imagename", "imagefile", "imagefilename"),
     *("imageid", "photoid", "key", "id"),
 )
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "description", "sentence", "comment", "caption0")
 LICENCE_COLUMNS = ("license", "licence", "licenseurl", "licenceurl")
+# A picture in a JSON object has its name under one of these keys.
+_NAME_KEYS = ("path", "file_name", "filename", "file", "name", "url")
 _TOKEN = re.compile(r"([^\t]+)#\d+\t(.*)")
-_IMAGE_NAME = re.compile(r'"?[^"]+\.(jpe?g|png|webp|gif|bmp|tiff?|avif)"?', re.IGNORECASE)
 _HEAD = 1 << 16
+_ALLOWED = "a CSV, TSV, JSON, JSON Lines or parquet file of images and captions"
 
 
 @dataclass
@@ -42,61 +50,42 @@ class Row:
 
 @dataclass(frozen=True)
 class CaptionFile:
-    """A captions file whose layout is known: csv, tsv, jsonl, json, token, coco or karpathy."""
+    """A captions file whose layout is known: one of LAYOUTS. `image_column` and `caption_column` are names of the table's columns."""
 
     path: str
     layout: str
-    delimiter: str = ""
     image_column: str = ""
     caption_column: str = ""
+    table: Table | None = None
 
     def rows(self) -> Iterator[Row]:
         """Yield one row per image name, in the order of first appearance, with all its captions.
 
         Raises:
-            TornFileError: a JSON file is cut off.
+            TornFileError: a file is cut off.
         """
-        if self.layout == "coco":
-            yield from _coco(_json(self.path))
-            return
-        if self.layout == "karpathy":
-            yield from _grouped(_karpathy(_json(self.path)))
-            return
-        lines = _token(self.path) if self.layout == "token" else self._records()
-        yield from _grouped(lines)
-
-    def _records(self) -> Iterator[Row]:
-        if self.layout in ("jsonl", "json"):
-            for where, record in _objects(self.path, self.layout):
-                yield self._from_object(where, record)
-        else:
-            yield from self._table()
-
-    def _from_object(self, where: str, record: Any) -> Row:
-        if not isinstance(record, dict):
-            return Row(where, problem=f"{where}: no JSON object")
-        name, captions = _text(record.get(self.image_column)), record.get(self.caption_column)
-        if not name:
-            return Row(where, problem=f"{where}: no {self.image_column!r}")
-        texts = [_text(c) for c in captions] if isinstance(captions, list) else [_text(captions)]
-        rest = {k: v for k, v in record.items() if k not in (self.image_column, self.caption_column)}
-        return Row(name, [t for t in texts if t], _licence(rest), rest)
+        readers: dict[str, Callable[[], Iterator[Row]]] = {
+            "coco": lambda: _coco(_json(self.path)),
+            "karpathy": lambda: _karpathy(_json(self.path)),
+            "token": lambda: _token(self.path),
+        }
+        rows = readers.get(self.layout, self._table)()
+        yield from rows if self.layout == "coco" else _grouped(rows)
 
     def _table(self) -> Iterator[Row]:
-        with io.TextIOWrapper(fs.open_read(self.path), "utf-8-sig", "replace", newline="") as file:
-            lines = _split(file, self.delimiter)
-            header = next(lines)
-            image, caption = header.index(self.image_column), header.index(self.caption_column)
-            for number, cells in enumerate(lines, 2):
-                if len(cells) != len(header):
-                    if cells:
-                        where = f"row {number}"
-                        yield Row(where, problem=f"{where}: {len(cells)} columns; the header has {len(header)}")
-                    continue
-                rest = {k: v for k, v in zip(header, cells, strict=True) if k not in (self.image_column, self.caption_column)}
-                name, text = cells[image].strip(), cells[caption]
-                problem = "" if name else f"row {number}: no {self.image_column!r}"
-                yield Row(name or f"row {number}", [text] if text.strip() else [], _licence(rest), rest, problem)
+        assert self.table is not None
+        first = {"csv": 2, "tsv": 2, "jsonl": 1, "parquet": 1}.get(self.layout, 0)
+        unit = {"json": "record", "jsonl": "record"}.get(self.layout, "row")
+        for number, cells in enumerate(self.table.rows(), first):
+            where = f"{unit} {number}"
+            if isinstance(cells, Bad):
+                yield Row(where, problem=f"{where}: {cells.why}")
+                continue
+            taken = (self.image_column, self.caption_column)
+            rest = {key: value for key, value in cells.items() if key not in taken}
+            name = _name_of(value_of(cells, self.image_column))
+            problem = "" if name else f"{where}: no {self.image_column!r}"
+            yield Row(name or where, _captions(value_of(cells, self.caption_column)), _licence(rest), rest, problem)
 
 
 def sniff(path: str, image_column: str = "", caption_column: str = "") -> CaptionFile | None:
@@ -104,24 +93,21 @@ def sniff(path: str, image_column: str = "", caption_column: str = "") -> Captio
 
     Args:
         image_column, caption_column: columns that must be there; without them common names are tried.
+
+    Raises:
+        UsageError: two columns have the name that is looked for.
     """
-    with fs.open_read(path) as file:
-        head = file.read(_HEAD).decode("utf-8-sig", "replace")
-    suffix = path.rpartition(".")[2].lower()
+    suffix = path.lower().removesuffix(".gz").removesuffix(".bz2").rpartition(".")[2]
     if suffix == "json":
-        return _sniff_json(path, head, image_column, caption_column)
-    first = head.partition("\n")[0].rstrip("\r")
-    if _TOKEN.fullmatch(first):
+        return _sniff_json(path, image_column, caption_column)
+    first = next(iter(first_lines(path, 1)), "")
+    if suffix != "parquet" and _TOKEN.fullmatch(first):
         return CaptionFile(path, "token")
-    if suffix in ("jsonl", "ndjson"):
-        return _with_columns(path, "jsonl", "", _keys(first), image_column, caption_column)
-    delimiters = ("\t", ",", "|", ";") if suffix != "csv" else (",", "\t", "|", ";")
-    for delimiter in delimiters:
-        columns = next(_split(io.StringIO(head), delimiter), [])
-        layout = "tsv" if delimiter == "\t" else "csv"
-        if found := _with_columns(path, layout, delimiter, columns, image_column, caption_column):
-            return found
-    return None
+    try:
+        read = table.sniff(path, _ALLOWED)
+    except UsageError:
+        return None
+    return _with_columns(read, read.format, image_column, caption_column)
 
 
 def demand(path: str, image_column: str = "", caption_column: str = "") -> CaptionFile:
@@ -132,29 +118,66 @@ def demand(path: str, image_column: str = "", caption_column: str = "") -> Capti
     """
     if not fs.exists(path):
         raise UsageError(f"no captions file at {path!r}")
-    if found := sniff(path, image_column, caption_column):
-        return found
-    with fs.open_read(path) as file:
-        first = file.read(_HEAD).decode("utf-8-sig", "replace").partition("\n")[0].rstrip("\r")
-    columns = _keys(first) or next(_split(io.StringIO(first), "\t" if "\t" in first else ","), [])
-    asked = " and ".join(repr(c) for c in (image_column, caption_column) if c) or "an image column and a caption column"
-    advice = closest(image_column or caption_column, columns) if image_column or caption_column else "--image-column, --caption-column"
-    raise UsageError(f"{path}: not found: {asked}", "its columns: " + ", ".join(columns), advice)
+    if file := sniff(path, image_column, caption_column):
+        return file
+    read = table.sniff(path, _ALLOWED)
+    for name in (image_column, caption_column):
+        if name:
+            read.asked(name.partition(".")[0])
+    raise unknown_columns(read)
 
 
-def _sniff_json(path: str, head: str, image_column: str, caption_column: str) -> CaptionFile | None:
-    start = head.lstrip()[:1]
-    if start == "[":
+def unknown_columns(read: Table) -> UsageError:
+    """Return the error for a table without a known column of images, or of captions: with its columns and the way to name them."""
+    columns = list(read.columns)
+    image = _choose(columns, IMAGE_COLUMNS)
+    caption = _choose(columns, CAPTION_COLUMNS)
+    missing = " and ".join(filter(None, ("" if image else "an image column", "" if caption else "a caption column")))
+    problem = f"{read.path}: not found: {missing or 'an image column and a caption column'}"
+    first, second = "NAME", "NAME"
+    if read.headless and len(columns) > 1:
+        first, second = columns[:2]
+    return UsageError(problem, f"its columns: {read.described}", f"--image-column {image or first} --caption-column {caption or second}")
+
+
+def unread(root: str, names: Sequence[str]) -> Iterator[UsageError]:
+    """Yield the error for each table among the files `names` of a folder: tables of which nothing was understood."""
+    for name in names:
+        if name.lower().endswith(TABLES):
+            try:
+                read = table.sniff(fs.join(root, name), _ALLOWED)
+            except UsageError as error:
+                yield error
+                continue
+            except TornFileError:
+                continue
+            if read.columns:
+                yield unknown_columns(read)
+
+
+def _sniff_json(path: str, image_column: str, caption_column: str) -> CaptionFile | None:
+    head = decoded(head_of(path, _HEAD)).lstrip()
+    if head.startswith("["):
+        _json(path)  # a torn file is told at once
+        try:
+            read = table.sniff(path, _ALLOWED)
+        except UsageError:
+            return None
+        return _with_columns(read, read.format, image_column, caption_column)
+    if not head.startswith("{"):
+        return None
+    if not ('"images"' in head or '"annotations"' in head or len(head) >= _HEAD // 2):
+        return None
+    try:
         content = _json(path)
-        columns = list(content[0]) if content and isinstance(content[0], dict) else []
-        return _with_columns(path, "json", "", columns, image_column, caption_column)
-    if start != "{" or not ('"images"' in head or '"annotations"' in head or len(head) >= _HEAD):
+    except TornFileError:
+        if '"images"' in head:
+            raise
         return None
-    content = _json(path)
-    images = content.get("images")
-    if not isinstance(images, list):
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         return None
-    if images and isinstance(images[0], dict) and isinstance(images[0].get("sentences"), list):
+    images = content["images"]
+    if any(isinstance(image, dict) and isinstance(image.get("sentences"), list) for image in images[:100]):
         return CaptionFile(path, "karpathy")
     if not isinstance(content.get("annotations"), list):
         return None
@@ -162,89 +185,53 @@ def _sniff_json(path: str, head: str, image_column: str, caption_column: str) ->
     return CaptionFile(path, "coco") if captioned else None
 
 
-def _with_columns(
-    path: str, layout: str, delimiter: str, columns: Sequence[str], image_column: str, caption_column: str
-) -> CaptionFile | None:
-    image = _choose(columns, image_column, IMAGE_COLUMNS)
-    caption = _choose(columns, caption_column, CAPTION_COLUMNS)
+def _with_columns(read: Table, layout: str, image_column: str, caption_column: str) -> CaptionFile | None:
+    try:
+        image = _asked(read, image_column) if image_column else read.column(_choose(read.columns, IMAGE_COLUMNS))
+        caption = _asked(read, caption_column) if caption_column else read.column(_choose(read.columns, CAPTION_COLUMNS))
+    except _NotThereError:
+        return None
     if not image or not caption or image == caption:
         return None
-    return CaptionFile(path, layout, delimiter, image, caption)
+    return CaptionFile(read.path, layout, image, caption, read)
 
 
-def _choose(columns: Sequence[str], asked: str, usual: Sequence[str]) -> str:
-    if asked:
-        return asked if asked in columns else ""
+class _NotThereError(Exception):
+    """A column that was asked for is not in the table."""
+
+
+def _asked(read: Table, name: str) -> str:
+    outer, dot, inner = name.partition(".")
+    try:
+        return read.asked(name)
+    except UsageError:
+        if dot and outer in read.columns:
+            return f"{outer}.{inner}"
+        raise _NotThereError from None
+
+
+def _choose(columns: Sequence[str], usual: Sequence[str]) -> str:
     plain = {re.sub(r"[^a-z0-9]", "", c.lower()): c for c in reversed(columns)}
     return next((plain[name] for name in usual if name in plain), "")
 
 
-def _split(lines: Any, delimiter: str) -> Iterator[list[str]]:
-    """Yield the cells of each line. Commas: the csv module. Others: no quoting, save for cells that are wholly quoted,
-    since an apostrophe or inch mark in a tab-separated file must not swallow the lines after it."""
-    if delimiter == ",":
-        yield from _quoted(lines)
-        return
-    for line in lines:
-        text = line.rstrip("\r\n")
-        yield [_unquote(cell).strip() if delimiter == "|" else _unquote(cell) for cell in text.split(delimiter)] if text else []
+def _captions(value: Any) -> list[str]:
+    return [text for text in captions_of(value) if text.strip()]
 
 
-class _Tape:
-    """Lines that remember what was taken of them, and can be given back."""
-
-    def __init__(self, lines: Any) -> None:
-        self._lines, self._again = iter(lines), list[str]()
-        self.taken: list[str] = []
-
-    def __iter__(self) -> _Tape:
-        return self
-
-    def __next__(self) -> str:
-        self.taken.append(self._again.pop() if self._again else next(self._lines))
-        return self.taken[-1]
-
-    def give_back(self, lines: list[str]) -> None:
-        self._again += reversed(lines)
-
-
-def _quoted(lines: Any) -> Iterator[list[str]]:
-    """Yield the cells of each row by the csv module's rules, save that a quote which is never closed swallows no rows.
-
-    Where a line inside a cell has cells enough, and an image's name where its row has one, it is a row: the quote is a
-    character then.
-    """
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    tape, width = _Tape(lines), 0
-    reader = csv.reader(tape)
-    for cells in iter(lambda: next(reader, None), None):
-        taken, tape.taken = tape.taken, []
-        place = _image_place(taken[0]) if width and len(taken) > 1 else -1
-        if place >= 0 and any(_image_place(line) == place and line.count(",") >= width - 1 for line in taken[1:]):
-            tape.give_back(taken[1:])
-            cells = taken[0].rstrip("\r\n").split(",", width - 1)
-        width = width or len(cells)
-        yield cells
-
-
-def _image_place(line: str) -> int:
-    """Return the number of the first cell that ends like an image's name, or -1; quotes are characters."""
-    return next((i for i, cell in enumerate(line.split(",")) if _IMAGE_NAME.fullmatch(cell.strip())), -1)
-
-
-def _unquote(cell: str) -> str:
-    whole = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
-    return cell[1:-1].replace('""', '"') if whole else cell
+def _name_of(value: Any) -> str:
+    """Return the image's name in a cell: a text, a number, or an object that has it under a usual key."""
+    if isinstance(value, dict):
+        value = next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)), None)
+    return id_of(value)
 
 
 def _token(path: str) -> Iterator[Row]:
-    with io.TextIOWrapper(fs.open_read(path), "utf-8-sig", "replace") as file:
-        for number, line in enumerate(file, 1):
-            text = line.rstrip("\n")
-            if match := _TOKEN.fullmatch(text):
-                yield Row(match[1].strip(), [match[2]] if match[2].strip() else [])
-            elif text.strip():
-                yield Row(f"line {number}", problem=f"line {number}: not `file.jpg#k<TAB>caption`")
+    for number, (text, _) in enumerate(lines(path), 1):
+        if match := _TOKEN.fullmatch(text):
+            yield Row(match[1].strip(), _captions(match[2]))
+        elif text.strip():
+            yield Row(f"line {number}", problem=f"line {number}: not `file.jpg#k<TAB>caption`")
 
 
 def _grouped(rows: Iterator[Row]) -> Iterator[Row]:
@@ -259,62 +246,58 @@ def _grouped(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def _coco(content: dict[str, Any]) -> Iterator[Row]:
-    licences = {x.get("id"): _text(x.get("url") or x.get("name")) for x in content.get("licenses") or []}
-    captions: dict[Any, list[str]] = {}
-    for annotation in content["annotations"]:
-        captions.setdefault(annotation.get("image_id"), []).append(_text(annotation.get("caption")))
+    """Yield the images of COCO's captions JSON. Ids are compared as text, since some tools write them as such."""
+    listed = content.get("licenses")
+    licences = {_key(x.get("id")): label_of(x) for x in (listed if isinstance(listed, list) else []) if isinstance(x, dict)}
+    captions: dict[str, list[str]] = {}
+    strays = []
+    for number, annotation in enumerate(content["annotations"]):
+        if not isinstance(annotation, dict):
+            strays.append(Row(f"annotation {number}", problem=f"annotation {number}: no JSON object"))
+            continue
+        texts = _captions(annotation.get("caption"))
+        if not texts:
+            note("[annotation|annotations] without a caption", storable(annotation.get("id", number)))
+        captions.setdefault(_key(annotation.get("image_id")), []).extend(texts)
     for number, image in enumerate(content["images"]):
-        name, texts = _text(image.get("file_name")), captions.pop(image.get("id"), [])
-        rest = {k: v for k, v in image.items() if k not in ("file_name", "license")}
+        fields = image if isinstance(image, dict) else {}
+        name = storable(fields.get("file_name"))
+        texts = captions.pop(_key(fields.get("id")), []) if name else []
+        rest = {k: v for k, v in fields.items() if k not in ("file_name", "license")}
         problem = "" if name else f"image {number}: no file_name"
-        yield Row(name or f"image {number}", [t for t in texts if t], licences.get(image.get("license"), ""), rest, problem)
+        licence = fields.get("license")
+        licence = label_of(licence) if isinstance(licence, dict) and _key(licence.get("id")) not in licences else licence
+        key = _key(licence.get("id") if isinstance(licence, dict) else licence)
+        licence_text = licences.get(key, licence if isinstance(licence, str) else "")
+        yield Row(name or f"image {number}", texts, licence_text, rest, problem)
     for image_id, texts in captions.items():
         yield Row(f"image_id {image_id}", texts, problem=f"annotations of image_id {image_id}, which is not under images")
+    yield from strays
+
+
+def _key(value: Any) -> str:
+    """Return an id as text, whatever it is: 1, "1" and 1.0 are one."""
+    return id_of(value)
 
 
 def _karpathy(content: dict[str, Any]) -> Iterator[Row]:
     """Yield the images of Karpathy's splits (dataset_coco.json, dataset_flickr30k.json): each has its sentences."""
     for number, image in enumerate(content["images"]):
         fields = image if isinstance(image, dict) else {}
-        name, sentences = _text(fields.get("filename")), fields.get("sentences")
-        texts = [_text(s.get("raw")) for s in sentences if isinstance(s, dict)] if isinstance(sentences, list) else []
-        inner = _text(fields.get("filepath"))
+        name, sentences = storable(fields.get("filename")), fields.get("sentences")
+        texts = [text for s in sentences if isinstance(s, dict) for text in _captions(s.get("raw"))] if isinstance(sentences, list) else []
+        inner = storable(fields.get("filepath"))
         rest = {k: v for k, v in fields.items() if k not in ("filename", "filepath", "sentences", "sentids")}
         problem = "" if name else f"image {number}: no filename"
-        yield Row(f"{inner}/{name}" if inner and name else name or f"image {number}", [t for t in texts if t], "", rest, problem)
+        yield Row(f"{inner}/{name}" if inner and name else name or f"image {number}", texts, "", rest, problem)
 
 
 def _json(path: str) -> Any:
     try:
-        return json.loads(fs.read_text(path))
-    except ValueError as error:
+        return parse(decoded(fs.read_bytes(path)))
+    except (ValueError, RecursionError) as error:
         raise TornFileError(f"{path}: not JSON: {error}") from error
 
 
-def _objects(path: str, layout: str) -> Iterator[tuple[str, Any]]:
-    if layout == "json":
-        yield from ((f"record {i}", record) for i, record in enumerate(_json(path)))
-        return
-    with io.TextIOWrapper(fs.open_read(path), "utf-8-sig", "replace") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield f"line {number}", json.loads(line)
-                except ValueError:
-                    yield f"line {number}", None
-
-
-def _keys(line: str) -> list[str]:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return []
-    return list(value) if isinstance(value, dict) else []
-
-
 def _licence(rest: dict[str, Any]) -> str:
-    return _text(rest.get(_choose(list(rest), "", LICENCE_COLUMNS)))
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return label_of(rest.get(_choose(list(rest), LICENCE_COLUMNS)))

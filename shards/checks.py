@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 from shards import tar
 from shards.core import fs
 from shards.core.errors import ProvenderError
-from shards.manifest import NAME, Manifest, ShardEntry
+from shards.core.notices import note
+from shards.manifest import NAME, SIZES, Manifest, ShardEntry, read_written, without_removed
 from shards.proof import prove
 from shards.reader import Shard
-from shards.sample import IMAGE_EXTENSIONS, KEY_RULE
+from shards.sample import IMAGE_EXTENSIONS, KEY_RULE, has_hard_ending
+from shards.tally import Tally
 from shards.tar import Member
 
 SIDECAR_COLUMNS = ("key", "sha256", "bytes", "width", "height", "caption")
@@ -51,26 +54,71 @@ def check_totals(manifest: Manifest) -> Iterator[Problem]:
 
 def check_sizes(manifest: Manifest) -> Iterator[Problem]:
     """sizes.json, from which open_clip learns how many samples there are."""
-    import json
+    stated, current = _stated_sizes(manifest.folder), without_removed(manifest).sizes()
+    if stated == current:
+        return
+    # A subset's file is as old as the subset. That samples were taken down in its parent since is no fault of it.
+    path = fs.join(manifest.folder, SIZES)
+    earlier = [manifest.sizes()]
+    if fs.exists(fs.join(manifest.folder, NAME)):
+        earlier.append(read_written(manifest.folder).sizes())
+    if isinstance(stated, dict) and stated in earlier:
+        gone = sum(stated.values()) - sum(current.values())
+        note(gone, "[sample|samples] that sizes.json counts [was|were] taken down since", path)
+        return
+    yield Problem(SIZES, "absent" if stated is None else str(stated)[:80], str(current)[:80])
 
-    path = fs.join(manifest.folder, "sizes.json")
-    expected = manifest.sizes()
+
+def _stated_sizes(folder: str) -> object:
+    """Return what sizes.json in a folder states: None where there is none, a text where it is no JSON."""
+    path = fs.join(folder, SIZES)
+    if not fs.exists(path):
+        return None
     try:
-        found = json.loads(fs.read_text(path)) if fs.exists(path) else None
-    except ValueError:
-        found = "no JSON"
-    if found != expected:
-        yield Problem("sizes.json", "absent" if found is None else str(found)[:80], str(expected)[:80])
+        return json.loads(fs.read_text(path))
+    except (ValueError, RecursionError):
+        return "no JSON"
 
 
 def check_strays(manifest: Manifest) -> Iterator[Problem]:
-    """Tars and half-written files in the folder that the manifest does not know, which a peer's glob would read."""
+    """Tars and half-written files in the folder that the manifest does not know, which a peer's glob would read.
+
+    What `shards index` passes over is no problem but a notice: it was there when the set was indexed, and said then.
+    """
     known = {e.path for e in manifest.shards}
+    foreign = not any(entry.sidecar_sha256 for entry in manifest.shards)
+    passed_over = Tally()
     for name in fs.names(manifest.folder):
         if ".tmp-" in name:
             yield Problem(name, "a half-written file", "none", "remove it")
-        elif name.endswith(".tar") and name not in known:
+        elif not name.endswith(".tar") or name in known:
+            continue
+        elif kind := _passed_over(manifest, name, foreign=foreign):
+            passed_over.add(kind, name)
+        else:
             yield Problem(name, "a tar that the manifest does not list", "listed shards alone", "remove it")
+    passed_over.note()
+
+
+def _passed_over(manifest: Manifest, name: str, *, foreign: bool) -> str:
+    """Return the kind of a tar that `shards index` leaves out, such as a resource fork of macOS; empty where it is a stray.
+
+    Beside shards of a build only a hidden tar is none: peers' globs read all others.
+    """
+    if name.startswith("."):
+        return tar.HIDDEN
+    if not foreign:
+        return ""
+    if name in manifest.bad_files:
+        return "torn [tar|tars] left out (the manifest names [it|them])"
+    path = fs.join(manifest.folder, name)
+    if kind := tar.special(path):
+        return tar.no_file(kind)
+    try:
+        groups, torn = tar.read_whole_samples(path)
+    except (ProvenderError, OSError):
+        return ""
+    return "" if groups or torn else tar.NO_SAMPLE
 
 
 def check_checksums(manifest: Manifest, entry: ShardEntry) -> Iterator[Problem]:
@@ -83,10 +131,13 @@ def check_checksums(manifest: Manifest, entry: ShardEntry) -> Iterator[Problem]:
         if not fs.exists(path):
             yield Problem(path, "absent", "a file", _RESTORE)
             continue
+        if kind := tar.special(path):  # reading a pipe would wait for ever
+            yield Problem(path, kind, "a file", _RESTORE)
+            continue
         if suffix == ".tar" and (size := fs.size(path)) != entry.bytes:
             yield Problem(path, f"{size} bytes", f"{entry.bytes}", _RESTORE)
-        elif (found := fs.sha256(path)) != expected:
-            yield Problem(path, f"sha256 {found[:12]}…", f"{expected[:12]}…", _RESTORE)
+        elif (digest := fs.sha256(path)) != expected:
+            yield Problem(path, f"sha256 {digest[:12]}…", f"{expected[:12]}…", _RESTORE)
 
 
 def check_count(path: str, entry: ShardEntry, groups: Sequence[list[Member]]) -> Iterator[Problem]:
@@ -104,10 +155,10 @@ def check_index(manifest: Manifest, entry: ShardEntry, groups: Sequence[list[Mem
     if not fs.exists(path):
         return  # a stated but absent one is a matter of check_checksums; a foreign set may have none
     used = [group for start, stop in entry.ranges for group in groups[start:stop]] if entry.index else groups
-    expected, found = tar.format_index(used).splitlines(), fs.read_bytes(path).decode("utf-8", "surrogateescape").splitlines()
-    if found != expected:
-        line = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected)))
-        show = [lines[line] if line < len(lines) else "nothing" for lines in (found, expected)]
+    expected, written = tar.format_index(used).splitlines(), fs.read_bytes(path).decode("utf-8", "surrogateescape").splitlines()
+    if written != expected:
+        line = next((i for i, (a, b) in enumerate(zip(written, expected, strict=False)) if a != b), min(len(written), len(expected)))
+        show = [lines[line] if line < len(lines) else "nothing" for lines in (written, expected)]
         yield Problem(f"{path}, line {line + 1}", repr(show[0])[:120], repr(show[1])[:120], "shards index writes it anew")
 
 
@@ -115,13 +166,18 @@ def check_members(path: str, members: Sequence[str], groups: Sequence[list[Membe
     """Every sample has the same members, each once."""
     expected = sorted(members) or (sorted(m.ext for m in groups[0]) if groups else [])
     for group in groups:
-        found = sorted(m.ext for m in group)
-        if found != expected:
-            yield Problem(f"{path}: {group[0].key}", f"members {found}", f"{expected}")
+        extensions = sorted(m.ext for m in group)
+        if extensions != expected:
+            yield Problem(f"{path}: {group[0].key}", f"members {extensions}", f"{expected}")
 
 
-def check_adjacent(path: str, groups: Sequence[list[Member]]) -> Iterator[Problem]:
-    """The members of a sample stand together: no key comes back later."""
+def check_adjacent(path: str, groups: Sequence[list[Member]], *, own: bool) -> Iterator[Problem]:
+    """The members of a sample stand together. In shards of our own (`own`) no key comes back later; in a foreign tar one
+    may that stands for another sample, with the same members."""
+    if not own:
+        for key in tar.scattered(groups):
+            yield Problem(f"{path}: {key}", "its members stand apart", "its members side by side", "tar --sort=name, then shards index")
+        return
     seen: set[str] = set()
     for group in groups:
         if group[0].key in seen:
@@ -136,8 +192,15 @@ def check_keys(path: str, groups: Sequence[list[Member]]) -> Iterator[Problem]:
         if not KEY_RULE.fullmatch(key):
             yield Problem(f"{path}: {key!r}", "a key that some readers cannot take", "letters, digits, '_' and '-', at most 90")
         for member in group:
-            if len(member.name) > 99 or member.ext != member.ext.lower() or " " in member.ext:
+            if has_hard_ending(member.name, member.ext):
                 yield Problem(f"{path}: {member.name!r}", "an ending that some readers cannot take", "lower case, 99 bytes in all")
+
+
+def check_pictures(manifest: Manifest, pictures: int, members: Sequence[str]) -> Iterator[Problem]:
+    """There is something to decode: some sample in use has an image. `pictures` counts those, `members` has all extensions."""
+    if manifest.samples and not pictures:
+        problem = "no member is a picture; members are " + (" ".join(f".{m}" for m in members) or "none")
+        yield Problem(NAME, problem, ".jpg, .jpeg, .png or .webp members")
 
 
 def check_sidecar(path: str, groups: Sequence[list[Member]], rows: Any) -> Iterator[Problem]:
@@ -168,8 +231,8 @@ def check_image(shard: Shard, i: int, row: dict[str, Any]) -> Iterator[Problem]:
         except ValueError as error:
             yield Problem(f"{where}.{ext}", str(error), "an image that decodes to its last row", "shards remove, or build again")
             continue
-        found = {"bytes": len(contents[ext]), "sha256": hashlib.sha256(contents[ext]).hexdigest(), "width": width, "height": height}
-        for column, value in found.items():
+        facts = {"bytes": len(contents[ext]), "sha256": hashlib.sha256(contents[ext]).hexdigest(), "width": width, "height": height}
+        for column, value in facts.items():
             if column in row and row[column] != value:
                 yield Problem(f"{where}.{ext}", f"{column} {value}", f"{row[column]}, as the sidecar says", _RESTORE)
     if "txt" in contents and "caption" in row and contents["txt"] != row["caption"].encode():

@@ -213,3 +213,8 @@ def _vocabulary_file() -> Path:
         if path.exists():
             return path
     raise RunError("no vocabulary of CLIP's tokenizer", f"{VOCABULARY} in the package open_clip", "pip install open_clip_torch")
+
+
+def tokenizer_facts() -> dict[str, Any]:
+    """Return what decides a caption's ids: a layer of tokens states it, and whoever reads the layer compares."""
+    return {"vocabulary": VOCABULARY, "sha256": clip_bpe().digest, "context_length": CONTEXT_LENGTH}

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from shards import layers, tombstones
 from shards.copy import CopyTask, copy_shards, piece
 from shards.core import fs
-from shards.core.config import option
-from shards.core.console import emit
+from shards.core.config import MOST_WORKERS, option
+from shards.core.console import counted, emit
 from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError
-from shards.manifest import ASIDE, NAME, Manifest, ShardEntry, read_manifest, statistics_of
+from shards.core.notices import note
+from shards.kin import renew_sizes
+from shards.manifest import ASIDE, HOLDOUT, NAME, Manifest, ShardEntry, read_manifest, statistics_of
 from shards.remove import start_curate
 from shards.tombstones import Rewritten
+
+METADATA = "croissant.json"  # of `curate card`
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,22 @@ class CompactConfig:
     """Flags of `shards compact`."""
 
     folder: str = option(help="the build whose tars are rewritten", positional=True, metavar="BUILD")
-    workers: int | None = option(None, "worker processes; default: one per core")
+    workers: int | None = option(None, "worker processes; default: one per core", least=0, most=MOST_WORKERS)
     engine: str = option("local", "local | inline (this process alone)")
+    strict: bool = option(False, "exit 1 if anything was dropped, replaced, passed over or not found")
     json: bool = option(False, "print JSON")
 
 
 def run(config: CompactConfig) -> None:
     """Rewrite what has to be, and say so."""
     before = read_manifest(config.folder)
-    touched = compact(config.folder, workers=config.workers or default_workers(), engine=config.engine)
+    with fs.locked(config.folder.removesuffix(NAME)):  # not around `curate report`, which holds the folder itself
+        touched = compact(config.folder, workers=config.workers or default_workers(), engine=config.engine)
+    held = fs.join(config.folder.removesuffix(NAME), HOLDOUT)
+    if fs.exists(fs.join(held, NAME)) or fs.exists(fs.join(held, ASIDE, NAME)):
+        with fs.locked(held):
+            touched += compact(held, workers=config.workers or default_workers(), engine=config.engine)
+    renew_sizes(config.folder.removesuffix(NAME))
     if fs.exists(fs.join(config.folder, "ledger")):
         start_curate("report", config.folder)  # it names the manifest's digest
     after = read_manifest(config.folder)
@@ -42,9 +53,21 @@ def run(config: CompactConfig) -> None:
         counts = {"manifest": after.digest, "samples": after.samples, "shards": len(after.shards), "rewritten": touched}
         emit(counts | {"bytes": after.bytes, "bytes_before": before.bytes})
     elif touched:
-        emit(f"{config.folder}: {touched:,} shards rewritten, {before.bytes - after.bytes:,} bytes less, {after.samples:,} samples")
+        saved = f"{before.bytes - after.bytes:,} bytes less"
+        emit(f"{config.folder}: {counted(touched, 'shard')} rewritten, {saved}, {counted(after.samples, 'sample')}")
     else:
         emit(f"{config.folder}: nothing to do, all samples of its shards are in use")
+    _note(after, touched)
+
+
+def _note(manifest: Manifest, touched: int) -> None:
+    """Tell what compacting leaves as it was: tars of other folders, and metadata that names the old tars by their digests."""
+    elsewhere = [entry for entry in manifest.shards if not entry.own and entry.use is not None]
+    where = f"`shards compact` on the build that owns them, such as {manifest.folder_of(elsewhere[0])}" if elsewhere else ""
+    note(len(elsewhere), "[tar of another folder still holds|tars of other folders still hold] samples out of use", where)
+    metadata = fs.join(manifest.folder, METADATA)
+    if touched and fs.exists(metadata):
+        note(1, "file still names the old tars by their sha256", f"{metadata}; `curate card --overwrite` writes it anew")
 
 
 def compact(folder: str, *, workers: int = 1, engine: str = "inline") -> int:

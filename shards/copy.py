@@ -12,9 +12,10 @@ from shards.core import fs
 from shards.core.config import digest
 from shards.core.console import Progress
 from shards.core.engine import Lost, map_unordered
-from shards.core.errors import RunError
+from shards.core.errors import RunError, UsageError
 from shards.manifest import Manifest, ShardEntry
 from shards.reader import Shard
+from shards.sample import KEY_RULE
 from shards.writer import finished, write_shard
 
 if TYPE_CHECKING:
@@ -25,11 +26,15 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class CopyTask:
-    """One shard to write: from which shards (a manifest of one shard each), where, and under which name."""
+    """One shard to write: from which shards (a manifest of one shard each), where, and under which name.
+
+    `keys`: the samples' keys there, in order; empty where they keep theirs.
+    """
 
     pieces: tuple[Manifest, ...]
     folder: str
     name: str
+    keys: tuple[str, ...] = ()
 
 
 def piece(manifest: Manifest, entry: ShardEntry) -> Manifest:
@@ -62,24 +67,30 @@ def copy_shard(task: CopyTask) -> ShardEntry:
     """
     import pyarrow as pa
 
-    plan = digest([VERSION, [[dataclasses.replace(e, path=e.name, index=None) for e in m.shards] for m in task.pieces]])
+    plan = digest([VERSION, [[dataclasses.replace(e, path=e.name, index=None) for e in m.shards] for m in task.pieces], *task.keys])
     if entry := finished(task.folder, task.name, plan):
         return entry
     opened = [Shard(m, m.shards[0]) for m in task.pieces]
     try:
+        keys = task.keys or tuple(shard.key(i) for shard in opened for i in range(len(shard)))
+        if wrong := next((key for key in keys if not KEY_RULE.fullmatch(key)), ""):
+            raise UsageError(f"{task.name}: key {fs.printable(wrong)!r}", "letters, digits, '_' and '-', at most 90")
         rows = pa.concat_tables([_rows(shard) for shard in opened], promote_options="default")
+        if task.keys:
+            rows = rows.set_column(rows.column_names.index("key"), "key", pa.array(keys, pa.string()))
         fs.make_dirs(task.folder)
         layers.copy_layers([(s.manifest, s.entry) for s in opened], task.folder, task.name)
-        return write_shard(task.folder, task.name, _samples(opened), rows, plan)
+        return write_shard(task.folder, task.name, _samples(opened, keys), rows, plan)
     finally:
         for shard in opened:
             shard.close()
 
 
-def _samples(opened: Sequence[Shard]) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _samples(opened: Sequence[Shard], keys: Sequence[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    names = iter(keys)
     for shard in opened:
-        for i, group in enumerate(shard.groups):
-            yield shard.key(i), {m.ext: shard.read_range(m.offset, m.size) for m in group}
+        for group in shard.groups:
+            yield next(names), {m.ext: shard.read_range(m.offset, m.size) for m in group}
 
 
 def _rows(shard: Shard) -> pa.Table:

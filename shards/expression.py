@@ -12,7 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shards import layers
+from shards.core.engines.local import threads_of
 from shards.core.errors import UsageError, closest
+from shards.core.notices import note
+from shards.manifest import Manifest
+from shards.reader import Shard
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,11 +43,11 @@ def parse(text: str) -> Condition:
         UsageError: it is no expression, more than one, or more than an expression over columns may be.
     """
     con = _connection()
-    found = json.loads(con.execute("SELECT json_serialize_sql($1::VARCHAR)", [f"SELECT ({text}\n)"]).fetchall()[0][0])
-    if found["error"]:
-        raise UsageError(f"condition {text!r}: {found['error_message']}", _RULE)
+    tree = json.loads(con.execute("SELECT json_serialize_sql($1::VARCHAR)", [f"SELECT ({text}\n)"]).fetchall()[0][0])
+    if tree["error"]:
+        raise UsageError(f"condition {text!r}: {tree['error_message']}", _RULE)
     empty = json.loads(con.execute("SELECT json_serialize_sql('SELECT (TRUE)')").fetchall()[0][0])
-    expressions = [s["node"].get("select_list", []) for s in found["statements"]]
+    expressions = [s["node"].get("select_list", []) for s in tree["statements"]]
     if len(expressions) != 1 or len(expressions[0]) != 1:
         raise UsageError(f"condition {text!r}: more than one expression", _RULE)
     names: dict[str, None] = {}
@@ -55,7 +60,7 @@ def parse(text: str) -> Condition:
     # What is run is the expression alone, in a statement of ours: whatever else the text had around it is gone.
     empty["statements"][0]["node"]["select_list"] = expressions[0]
     sql = con.execute("SELECT json_deserialize_sql($1::JSON)", [json.dumps(empty)]).fetchall()[0][0]
-    if _shape(found) != _shape(empty):
+    if _shape(tree) != _shape(empty):
         raise UsageError(f"condition {text!r}: more than an expression", _RULE)
     return Condition(sql.removeprefix("SELECT "), tuple(n for n in names if n not in bound))
 
@@ -104,7 +109,7 @@ def _functions() -> frozenset[str]:
 def _connection() -> Any:
     import duckdb
 
-    return duckdb.connect(config={"enable_external_access": "false"})
+    return duckdb.connect(config={"enable_external_access": "false", "threads": str(threads_of())})
 
 
 class Filter:
@@ -117,25 +122,32 @@ class Filter:
             UsageError: a column that is not there, or the types do not fit, or the value is not true or false.
         """
         import duckdb
+        import pyarrow as pa
 
-        by_lower = {name.lower(): name for name in schema.names}
-        for name in condition.columns:
-            if name.lower() not in by_lower:
-                raise UsageError(f"no column {name!r}", ", ".join(schema.names), closest(name, schema.names))
-        self.columns = [by_lower[name.lower()] for name in condition.columns]
+        self.columns = [_column(name, schema.names) for name in condition.columns]
+        self._names = condition.columns  # as the condition spells them
         self.schema = schema
+        self.unknown = 0
         self._sql = f"SELECT ({condition.sql}) AS it FROM samples"
-        self._con = duckdb.connect(config={"enable_external_access": "false"})
-        self._con.register("samples", schema.empty_table())
+        self._con = duckdb.connect(config={"enable_external_access": "false", "threads": str(threads_of())})
+        self._con.register("samples", pa.schema([(n, schema.field(c).type) for n, c in self._pairs()]).empty_table())
         try:
             kind = str(self._con.sql(self._sql).types[0])
         except duckdb.Error as error:
-            raise UsageError(f"condition {condition.sql}: {error}", _RULE) from error
+            advice = "TRY_CAST(column AS DOUBLE) makes a number of text" if "explicit cast" in str(error) else ""
+            raise UsageError(f"condition {condition.sql}: {error}", _RULE, advice) from error
         if kind != "BOOLEAN":
             raise UsageError(f"condition {condition.sql} gives {kind}", "true or false")
 
+    def _pairs(self) -> list[tuple[str, str]]:
+        """Return the columns as the condition spells them, each with its name; where there is none, any column, to count rows by."""
+        by_lower = {name.lower(): (name, column) for name, column in zip(self._names, self.columns, strict=True)}  # SQL knows no case
+        return list(by_lower.values()) or [(name, name) for name in self.schema.names[:1]]
+
     def holds(self, table: pa.Table) -> NDArray[np.bool_]:
-        """Return for each row whether the condition holds; where it is NULL it does not. Columns that are missing are NULL.
+        """Return for each row whether the condition holds; where it is NULL it does not, and `unknown` counts it.
+
+        Columns that are missing are NULL.
 
         Raises:
             UsageError: a value cannot be computed, such as a cast of text that is no number.
@@ -143,11 +155,76 @@ class Filter:
         import duckdb
         import pyarrow as pa
 
-        columns = self.columns or self.schema.names[:1]
-        given = [table[c] if c in table.column_names else pa.nulls(table.num_rows, self.schema.field(c).type) for c in columns]
-        self._con.register("samples", pa.table(dict(zip(columns, given, strict=True))))
+        arrays = {
+            name: table[column] if column in table.column_names else pa.nulls(table.num_rows, self.schema.field(column).type)
+            for name, column in self._pairs()
+        }
+        self._con.register("samples", pa.table(arrays))
         try:
-            found = self._con.sql(f"SELECT coalesce(it, FALSE) AS it FROM ({self._sql})").to_arrow_table()
+            answers = self._con.sql(self._sql).to_arrow_table()["it"]
         except duckdb.Error as error:
             raise UsageError(f"condition {self._sql}: {error}", "a value for every sample; TRY_CAST gives NULL where CAST fails") from error
-        return found["it"].to_numpy()
+        self.unknown += answers.null_count
+        return answers.fill_null(False).to_numpy()
+
+
+def _column(name: str, names: list[str]) -> str:
+    """Return the column that a name means, in any letter case; `Photographer` may stand for `table.Photographer`.
+
+    Raises:
+        UsageError: there is none, or several such.
+    """
+    whole = {known.lower(): known for known in names}
+    if name.lower() in whole:
+        return whole[name.lower()]
+    ends = [known for known in names if known.lower().partition(".")[2] == name.lower()]
+    if len(ends) != 1:
+        advice = f"one of {', '.join(ends)}" if ends else closest(name, names) or "`--keep-columns` of a build keeps a source's own columns"
+        raise UsageError(f"no column {name!r}", ", ".join(names), advice)
+    return ends[0]
+
+
+class Bound:
+    """A condition over the columns of one set, asked shard by shard."""
+
+    def __init__(self, filter: Filter) -> None:
+        self._filter = filter
+
+    def holds(self, shard: Shard) -> NDArray[np.bool_]:
+        """Return for each sample in use of a shard whether the condition holds."""
+        import pyarrow as pa
+
+        table = shard.sidecar(self._filter.columns)
+        return self._filter.holds(table if table.num_columns else pa.table({"key": pa.nulls(len(shard), pa.string())}))
+
+    def note(self) -> None:
+        """Have told how many samples the condition had no value for: they were left out as if it did not hold."""
+        note(self._filter.unknown, "[sample|samples] left out: the condition has no value for [it|them]", "a column of it is empty there")
+
+
+def bound(manifest: Manifest, text: str) -> Bound:
+    """Return a condition over the columns of a set.
+
+    Raises:
+        UsageError: it cannot be understood, names a column that is not there, or the set has no columns.
+    """
+    return Bound(Filter(parse(text), known_columns(manifest)))
+
+
+def known_columns(manifest: Manifest) -> pa.Schema:
+    """Return the columns of a set's sidecars and layers: `caption`, `<filter>.<column>`, `<layer>.<column>` …
+
+    Raises:
+        UsageError: there is none.
+    """
+    import pyarrow as pa
+
+    first = {manifest.folder_of(entry): entry for entry in reversed(manifest.shards)}
+    kinds: dict[str, pa.DataType] = {}
+    for folder, entry in reversed(first.items()):
+        with Shard(manifest, entry) as shard:
+            kinds_of_sidecar = {field.name: field.type for field in shard.sidecar().schema}
+        kinds = layers.columns_of(folder) | kinds_of_sidecar | kinds
+    if not kinds:
+        raise UsageError(f"{manifest.folder!r} has neither sidecars nor layers: no columns to choose by", advice="--uids FILE")
+    return pa.schema(list(kinds.items()))

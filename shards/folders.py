@@ -1,37 +1,38 @@
 """Folder sets: images beside the captions or classes that belong to them, in the layouts people have.
 
-    csv tsv jsonl json   a file with a header, one row per image or per caption
+    csv tsv jsonl json parquet    a table, one row per image or per caption
     token                `file.jpg#k<TAB>caption` (Flickr8k, Flickr30k)
     coco                 COCO captions JSON
     karpathy             the JSON of Karpathy's splits: images with their sentences
-    sidecar              `x.txt` or `x.json` beside `x.jpg`
-    classes              one folder per class; the class is the parent folder
+    sidecar              `x.txt`, `x.caption`, `x.json` or `x.jpg.txt` beside `x.jpg`
+    classes              one folder per class, the parent folder; in the order of numbers where all names are numbers
     images               pictures alone
 
-The layout is sniffed and can be given. No image is ever opened; sidecars are read one at a time.
+The layout is sniffed and can be given. No image is ever opened; sidecars are read one at a time. Links to files and folders
+are followed. What systems leave behind is none of a set (`is_visible`); images among it are listed as `hidden`.
 """
 
 from __future__ import annotations
 
-import json
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from shards import caption_files
-from shards.caption_files import CAPTION_COLUMNS, CaptionFile, Row
+from shards.caption_files import CaptionFile, Row
+from shards.classes.match import sorted_classes
 from shards.core import fs
 from shards.core.errors import UsageError
+from shards.image_names import IMAGE_SUFFIXES, Resolver, is_image
+from shards.sidecars import Sidecars
 
-IMAGE_SUFFIXES = frozenset((
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mpo", ".avif", ".heic", ".heif"),
-    *(".jp2", ".ppm", ".pgm", ".pbm", ".ico", ".tga"),
-))  # fmt: skip
-LAYOUTS = ("csv", "tsv", "jsonl", "json", "token", "coco", "karpathy", "sidecar", "classes", "images")
-_NO_SIDECAR = ("readme", "license", "licence")
+LAYOUTS = (*caption_files.LAYOUTS, "sidecar", "classes", "images")
 _MANY = 32
+_LEFT_BEHIND = frozenset((
+    *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "@sharebin", "#recycle", "#snapshot", "$recycle.bin"),
+    *("system volume information", "lost+found", "__pycache__"),
+))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,17 @@ class FolderItem:
 
 @dataclass(frozen=True)
 class FolderSet:
-    """A folder set, ready to be iterated (as often as you like). Ids are paths relative to `root`."""
+    """A folder set, ready to be iterated (as often as you like). Ids are paths relative to `root`.
+
+    `hidden` holds the image files under `root` that are none of the set: `._` files of macOS, thumbnails, whatever is hidden.
+    """
 
     root: str
     layout: str
     names: tuple[str, ...]
     classes: tuple[str, ...] = ()
     captions: CaptionFile | None = None
+    hidden: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[FolderItem]:
         if self.captions is not None:
@@ -81,13 +86,14 @@ class FolderSet:
             yield self._item(name or row.name, name, row, problem, status)
 
     def _beside(self) -> Iterator[FolderItem]:
-        stems = {_stem(n) for n in self.images}
-        notes = {n for n in self.names if n.endswith((".txt", ".json"))}
+        sidecars = Sidecars(self.root, self.names)
+        alone = set(sidecars.alone)
         for name in self.names:
             if is_image(name):
-                row = _sidecar(self.root, name, notes)
+                sidecar = sidecars.beside(name)
+                row = Row(name, sidecar.captions, sidecar.licence, sidecar.meta, sidecar.problem)
                 yield self._item(name, name, row, row.problem, "bad_record" if row.problem else "")
-            elif name in notes and _stem(name) not in stems and not _is_talk(name, notes):
+            elif name in alone:
                 yield self._item(name, "", Row(name), f"no image beside {name!r}", "image_missing")
 
     def _alone(self) -> Iterator[FolderItem]:
@@ -99,33 +105,6 @@ class FolderSet:
     def _item(self, id: str, name: str, row: Row, problem: str, status: str) -> FolderItem:
         path = fs.join(self.root, name) if name and not status else ""
         return FolderItem(fs.printable(id), path, tuple(row.captions), -1, "", row.licence, row.meta, problem, status)
-
-
-class Resolver:
-    """Find the image that a name in a captions file means: by path, by file name, by stem; all recursively."""
-
-    def __init__(self, images: tuple[str, ...]) -> None:
-        self.paths = set(images)
-        self.by_base: dict[str, list[str]] = {}
-        self.by_stem: dict[str, list[str]] = {}
-        for path in images:
-            self.by_base.setdefault(_base(path), []).append(path)
-            self.by_stem.setdefault(_base(_stem(path)), []).append(path)
-
-    def find(self, name: str) -> tuple[str, str]:
-        """Return (path, "") or ("", why there is none). A name that fits several images fits none."""
-        wanted = posixpath.normpath(name.replace("\\", "/")).lstrip("/")
-        if wanted in self.paths:
-            return wanted, ""
-        base = _base(wanted)
-        hits = self.by_base.get(base) or self.by_stem.get(_stem(base) if is_image(base) else base, [])
-        if len(hits) > 1 and "/" in wanted:
-            hits = _closest(hits, _stem(wanted) if is_image(wanted) else wanted)
-        if len(hits) == 1:
-            return hits[0], ""
-        if not hits:
-            return "", f"no image named {name!r}"
-        return "", f"ambiguous: {name!r} fits {len(hits)} images, such as {hits[0]} and {hits[1]}"
 
 
 def read_folder(
@@ -154,14 +133,14 @@ def read_folder(
     images = _inside(root, images)
     if images and not fs.is_dir(images):
         raise UsageError(f"no folder of images at {images!r}")
-    found = _sniff(root, images, captions_file, image_column, caption_column, layout)
-    if not found.images:
+    captions = _sniff(root, images, captions_file, image_column, caption_column, layout)
+    if not captions.images:
         raise UsageError(f"no image under {images or root!r}", "files ending in " + " ".join(sorted(IMAGE_SUFFIXES)))
-    return found
+    return captions
 
 
 def _sniff(root: str, images: str, captions_file: str, image_column: str, caption_column: str, layout: str) -> FolderSet:
-    base, names = _listing(root, images)
+    base, names, hidden = _listing(root, images)
     captions = None
     if captions_file:
         captions = caption_files.demand(captions_file, image_column, caption_column)
@@ -170,15 +149,17 @@ def _sniff(root: str, images: str, captions_file: str, image_column: str, captio
     if captions is not None:
         if layout and layout != captions.layout:
             raise UsageError(f"{captions.path} has the layout {captions.layout}", f"--layout {captions.layout}")
-        return FolderSet(base, captions.layout, names, captions=captions)
-    if image_column or caption_column or layout in LAYOUTS[:7]:
+        return FolderSet(base, captions.layout, names, captions=captions, hidden=hidden)
+    if image_column or caption_column or layout in caption_files.LAYOUTS:
         wanted = " and ".join(c for c in (image_column, caption_column) if c) or layout
         raise UsageError(f"no captions file with {wanted} in {root!r}", _heads(root), "--captions-file FILE")
     pictures = [n for n in names if is_image(n)]
     if not layout:
-        layout = _without_captions(names, pictures)
-    classes = tuple(sorted({_parent(n) for n in pictures} - {""})) if layout == "classes" else ()
-    return FolderSet(base, layout, names, classes)
+        layout = _without_captions(base, names, pictures)
+    classes: tuple[str, ...] = ()
+    if layout == "classes":
+        classes = sorted_classes([name for name in {_parent(n) for n in pictures} if name])
+    return FolderSet(base, layout, names, classes, hidden=hidden)
 
 
 def _heads(root: str) -> str:
@@ -191,76 +172,38 @@ def _heads(root: str) -> str:
     return "; ".join(heads)
 
 
-def _listing(root: str, images: str) -> tuple[str, tuple[str, ...]]:
-    """Return the folder that ids are relative to, and the files that may be images, relative to it."""
+def _listing(root: str, images: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Return the folder that ids are relative to; relative to it, the files that may be images, and hidden images."""
+    names = fs.walk(images or root)
+    visible = list(_visible(names))
+    hidden = tuple(n for n in names if is_image(n) and not is_visible(n))
     if not images:
-        return root, tuple(_visible(fs.walk(root)))
+        return root, tuple(visible), hidden
     inner = fs.relative(images, root)
     inside = images.startswith(("/", ".")) == root.startswith(("/", ".")) and not inner.startswith("..")
     base, prefix = (root, "" if inner == "." else inner + "/") if inside else (images, "")
-    return base, tuple(prefix + n for n in _visible(fs.walk(images)))
+    return base, tuple(prefix + n for n in visible), tuple(prefix + n for n in hidden)
 
 
 def _look(root: str, top: tuple[str, ...], names: tuple[str, ...], image_column: str, caption_column: str) -> CaptionFile | None:
     """Return the one captions file in a folder, or None."""
     candidates = [n for n in top if n.lower().endswith(caption_files.SUFFIXES)]
-    beside = {_stem(n) for n in candidates}  # a sidecar is no captions file
-    beside = {_stem(n) for n in names if n[: n.rfind(".")] in beside and is_image(n)}
-    candidates = [n for n in candidates if _stem(n) not in beside]
+    beside = {name for sidecar_names in Sidecars(root, names).of.values() for name in sidecar_names}  # a sidecar is no captions file
+    candidates = [n for n in candidates if n not in beside]
     if len(candidates) > _MANY:
         return None
     looked = [caption_files.sniff(fs.join(root, n), image_column, caption_column) for n in candidates if not fs.is_dir(fs.join(root, n))]
-    found = [c for c in looked if c]
-    if len(found) > 1:
-        listed = ", ".join(f"{_base(c.path)} ({c.layout})" for c in found)
-        raise UsageError(f"{root!r} holds several captions files: {listed}", "one", f"--captions-file {_base(found[0].path)}")
-    return found[0] if found else None
+    readable = [c for c in looked if c]
+    if len(readable) > 1:
+        listed = ", ".join(f"{_base(c.path)} ({c.layout})" for c in readable)
+        raise UsageError(f"{root!r} holds several captions files: {listed}", "one", f"--captions-file {_base(readable[0].path)}")
+    return readable[0] if readable else None
 
 
-def _without_captions(names: tuple[str, ...], pictures: list[str]) -> str:
-    stems = {_stem(n) for n in pictures}
-    if any(n.endswith((".txt", ".json")) and _stem(n) in stems for n in names):
+def _without_captions(root: str, names: tuple[str, ...], pictures: list[str]) -> str:
+    if Sidecars(root, names).of:
         return "sidecar"
     return "images" if any("/" not in n for n in pictures) else "classes"
-
-
-def _sidecar(root: str, image: str, notes: set[str]) -> Row:
-    """Read what stands beside an image: `.txt` is the caption; `.json` has it under a usual key, and extras."""
-    row, stem = Row(image), _stem(image)
-    if stem + ".json" in notes:
-        try:
-            content = json.loads(fs.read_text(fs.join(root, stem + ".json")))
-        except ValueError as error:
-            row.problem = f"{stem}.json: not JSON: {error}"
-            content = None
-        if isinstance(content, dict):
-            key = next((k for k in CAPTION_COLUMNS if content.get(k)), "")
-            value = content.get(key)
-            row.captions = [str(v) for v in value] if isinstance(value, list) else [str(value)] if value else []
-            row.licence = str(content.get("license") or content.get("licence") or "")
-            row.meta = {k: v for k, v in content.items() if k != key}
-    if stem + ".txt" in notes:
-        text = fs.read_bytes(fs.join(root, stem + ".txt")).decode("utf-8-sig", "replace").rstrip("\r\n")
-        row.captions = [text] if text.strip() else []
-        row.problem = ""
-    return row
-
-
-def _is_talk(name: str, notes: set[str]) -> bool:
-    """Return whether a text file is about the set, or the second sidecar of one picture."""
-    return _base(name).lower().startswith(_NO_SIDECAR) or (name.endswith(".json") and _stem(name) + ".txt" in notes)
-
-
-def is_image(name: str) -> bool:
-    """Return whether a file name has an image's suffix, in any case."""
-    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
-
-
-def _closest(hits: list[str], wanted: str) -> list[str]:
-    """Return the paths that share the most last parts with a path given from another folder."""
-    last = wanted.split("/")[::-1]
-    shared = [len(posixpath.commonprefix([last, _stem(hit).split("/")[::-1]])) for hit in hits]
-    return [hit for hit, n in zip(hits, shared, strict=True) if n == max(shared)]
 
 
 def _inside(root: str, path: str) -> str:
@@ -271,12 +214,19 @@ def _inside(root: str, path: str) -> str:
     return (within if fs.exists(within) else path).rstrip("/")
 
 
+def is_visible(name: str) -> bool:
+    """Return whether a relative path is one that people put there.
+
+    Hidden files and folders are not (`._x.jpg` and `.DS_Store` of macOS, `.ipynb_checkpoints`), nor what systems write beside
+    pictures: `Thumbs.db`, `desktop.ini`, the thumbnails of a NAS in `@eaDir`, waste baskets.
+    """
+    if name[0] == "." or "/." in name:
+        return False
+    return not any(part.lower() in _LEFT_BEHIND for part in name.split("/"))
+
+
 def _visible(names: list[str]) -> Iterator[str]:
-    return (n for n in names if not (n[0] == "." or "/." in n or "__MACOSX" in n.split("/")))
-
-
-def _stem(name: str) -> str:
-    return posixpath.splitext(name)[0]
+    return (n for n in names if is_visible(n))
 
 
 def _base(name: str) -> str:

@@ -9,17 +9,22 @@ from typing import Literal
 
 from shards import tar
 from shards.core import fs
-from shards.core.config import option
-from shards.core.console import Progress, emit, warn
+from shards.core.config import MOST_WORKERS, option
+from shards.core.console import Progress, counted, emit, inflected, warn
 from shards.core.engine import Lost, map_unordered
 from shards.core.engines.local import default_workers
-from shards.core.errors import RunError, TornFileError, UsageError
+from shards.core.errors import ProvenderError, RunError, TornFileError, UsageError
 from shards.manifest import NAME, Manifest, ShardEntry
-from shards.sample import IMAGE_EXTENSIONS
-from shards.tally import Tally
+from shards.sample import IMAGE_EXTENSIONS, KEY_RULE, has_hard_ending
+from shards.tally import REPEATED_KEYS, Tally
 
 BUILDER = "shards index"
+_WORDED = "[sample|samples] without an image that training reads: KEY.WORD.jpg is none, KEY.jpg is"
+# As `shards verify` has it, where they are problems.
+_HARD_KEY = "[sample has a key|samples have keys] that some readers cannot take (letters, digits, '_' and '-' are safe, at most 90)"
+_HARD_ENDING = "[sample has|samples have] an ending that some readers cannot take (lower case is safe, 99 bytes in all)"
 _SORT = "pack the tar again with `tar --sort=name -cf`"
+_MARKS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}  # first bytes
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2", ".tar.lz4")
 
 
@@ -28,21 +33,21 @@ class IndexConfig:
     """Flags of `shards index`."""
 
     folder: str = option(help="a folder of uncompressed tars, searched through", positional=True)
-    bad_files: Literal["stop", "skip"] = option("stop", "what a torn tar does: stop, or be left out and named in the manifest")
+    bad_files: Literal["stop", "skip"] = option("stop", "what a torn tar does: stop, or give its whole samples, named in the manifest")
     overwrite: bool = option(False, "replace a manifest that is there")
     strict: bool = option(False, "exit 1 where anything was left out or passed over, or keys repeat")
-    workers: int | None = option(None, "worker processes; default: one per core")
+    workers: int | None = option(None, "worker processes; default: one per core", least=0, most=MOST_WORKERS)
     engine: str = option("local", "local | inline (this process alone)")
     json: bool = option(False, "print JSON")
 
 
 @dataclass(frozen=True)
 class Indexed:
-    """One tar's entry and members, or why there is none.
+    """One tar's entry and members, or why there is none. A torn tar may have an entry of its whole samples, and be bad.
 
     Attributes:
         members: the extensions of its samples, each set of them once.
-        bad: why the tar cannot be indexed, `advice` what to do about it; empty where it can.
+        bad: why the tar cannot be indexed, or not to its end; `advice` what to do about it; empty where it can.
         spaced: names hold spaces, which DALI's index cannot.
         tally: what was passed over, and samples that look wrong.
         keys: 8 bytes of hash of each sample's key.
@@ -61,14 +66,14 @@ def run(config: IndexConfig) -> int:
     """Index a folder and say what it holds; return 1 where `strict` asks for it and something was told."""
     workers = config.workers or default_workers()
     manifest = index(config.folder, bad_files=config.bad_files, overwrite=config.overwrite, workers=workers, engine=config.engine)
-    told = bool(manifest.notes)
+    has_notes = bool(manifest.notes)
     if config.json:
         facts = {"manifest": manifest.digest, "samples": manifest.samples, "shards": len(manifest.shards)}
         emit(facts | {"members": list(manifest.members), "notes": manifest.notes})
     else:
         members = " ".join(f".{m}" for m in manifest.members) or "none in every sample"
-        emit(f"{config.folder}: {manifest.samples:,} samples in {len(manifest.shards):,} tars; members: {members}")
-    return 1 if config.strict and told else 0
+        emit(f"{config.folder}: {counted(manifest.samples, 'sample')} in {counted(len(manifest.shards), 'tar')}; members: {members}")
+    return 1 if config.strict and has_notes else 0
 
 
 def index(folder: str, *, bad_files: str = "stop", overwrite: bool = False, workers: int = 1, engine: str = "local") -> Manifest:
@@ -88,67 +93,87 @@ def index(folder: str, *, bad_files: str = "stop", overwrite: bool = False, work
 def survey(folder: str, *, bad_files: str = "stop", write: bool = False, workers: int = 1, engine: str = "local") -> Manifest:
     """Return what the manifest of a folder of tars would be. With `write` a `.idx` is written beside each tar, else nothing.
 
-    Its notes hold `bad_files`, tars that were left out and why, and `told`, what was passed over or looks wrong, by kind.
+    With `write` what is odd is said, too. The notes hold `bad_files`, tars that were left out or cut short and why, and `notices`, what
+    was passed over or looks wrong, by kind.
 
     Raises:
         UsageError: no tar, or a compressed one.
         RunError: a torn tar, or one with a sample's members apart, unless `bad_files` is "skip".
     """
-    names = _tars(folder)
+    names, tally = _tars(folder)
+    skip = bad_files == "skip"
     results: dict[str, Indexed] = {}
     with Progress("indexed", len(names), "tars") as progress:
-        for outcome in map_unordered(index_tar, [(folder, n, write) for n in names], workers=workers, engine=engine):
+        for outcome in map_unordered(index_tar, [(folder, n, write, skip) for n in names], workers=workers, engine=engine):
             lost = isinstance(outcome, Lost)
             results[outcome.spec[1]] = Indexed(None, bad=outcome.reason) if isinstance(outcome, Lost) else outcome.result
             progress.add(not lost)
     bad = {n: results[n].bad for n in names if results[n].bad}
     if bad and bad_files == "stop":
         name = next(iter(bad))
-        skip = f"--bad-files skip leaves out {len(bad)} of {len(names)} tars"
-        raise RunError(f"{name}: {bad[name]}", "whole tars", "; or ".join(filter(None, [results[name].advice, skip])))
+        way_on = f"--bad-files skip goes on without {len(bad)} of {len(names)} tars, or with what is whole in them"
+        raise RunError(fs.printable(f"{name}: {bad[name]}"), "whole tars", "; or ".join(filter(None, [results[name].advice, way_on])))
     shards = tuple(e for n in names if (e := results[n].entry) is not None)
-    told = _told(folder, names, results)
-    _warn(results, bad, told, write)
+    _tell(tally, folder, names, results)
+    if write:
+        _warn(results, bad, tally)
     if not shards:
-        raise UsageError(f"no sample in the tars of {folder!r}", "members named KEY.EXTENSION", "; ".join(told.lines()))
+        raise UsageError(f"no sample in the tars of {folder!r}", "members named KEY.EXTENSION", "; ".join(tally.lines()))
     members = _common([m for n in names for m in results[n].members])
+    counts = {inflected(2, kind): count for kind, count in tally.counts.items()}
     return Manifest(
         samples=sum(e.samples for e in shards),
         bytes=sum(e.bytes for e in shards),
         shards=shards,
         builder=BUILDER,
         members=members,
-        notes=({"bad_files": bad} if bad else {}) | ({"told": told.counts} if told else {}),
+        notes=({"bad_files": bad} if bad else {}) | ({"notices": counts} if tally else {}),
         folder=folder,
     )
 
 
-def index_tar(spec: tuple[str, str, bool]) -> Indexed:
-    """Walk one tar (folder, name) and write its `.idx` if it should be written; runs in a worker."""
-    folder, name, write = spec
+def index_tar(spec: tuple[str, str, bool, bool]) -> Indexed:
+    """Walk one tar (folder, name) and write its `.idx` if it should be written; runs in a worker.
+
+    The last part of the spec says whether the whole samples of a torn tar are indexed.
+    """
+    folder, name, write, skip = spec
     path = fs.join(folder, name)
     tally = Tally()
     try:
-        groups = _groups(path, tally)
+        groups, torn = tar.read_whole_samples(path, tally)
     except (TornFileError, UsageError) as error:
-        return Indexed(None, bad=str(error).replace("\n", " "))
+        return Indexed(None, bad=_reason(error, path), advice=error.advice)
+    bad = _reason(torn, path) if torn else ""
+    if bad and not (skip and groups):
+        if tool := _packed_by(path):
+            advice = f"unpack it first: {tool} -d < {name} > NEW.tar"
+            return Indexed(None, bad=f"packed by {tool}: it cannot be read by position", advice=advice)
+        return Indexed(None, bad=bad, advice=torn.advice if torn else "")
     if not groups:
         return Indexed(None, tally=tally)
     if apart := tar.scattered(groups):
-        found = f"members of {len(apart):,} samples stand apart, such as those of {fs.printable(apart[0])!r}"
-        return Indexed(None, bad=f"{found}: every reader would take them for several samples", advice=_SORT)
+        problem = f"members of {len(apart):,} samples stand apart, such as those of {fs.printable(apart[0])!r}"
+        return Indexed(None, bad=f"{problem}: every reader would take them for several samples", advice=_SORT)
     _count_odd(groups, tally)
     spaced = any(c.isspace() for g in groups for m in g for c in m.name)
     digest = _write_index(path, groups, spaced) if write else ""
     entry = ShardEntry(path=name, samples=len(groups), bytes=fs.size(path), sha256=fs.sha256(path), index_sha256=digest)
     kinds = dict.fromkeys(tuple(m.ext for m in g) for g in groups)
     keys = b"".join(_hash(group[0].key) for group in groups)
-    return Indexed(entry, tuple(kinds), spaced=spaced, tally=tally, keys=keys)
+    return Indexed(entry, tuple(kinds), bad=bad, spaced=spaced, tally=tally, keys=keys)
 
 
-def _groups(path: str, tally: Tally) -> list[list[tar.Member]]:
-    with fs.open_read(path) as file:
-        return list(tar.samples(tar.walk(file, path, tally=tally), tally))
+def _reason(error: ProvenderError, path: str) -> str:
+    """Return what was found, in one line, without the tar's path, which stands before it already."""
+    return error.found.removeprefix(f"{path}: ").replace("\n", " ")
+
+
+def _packed_by(path: str) -> str:
+    """Return what a file is packed by, by its first bytes; empty where by nothing that is known here."""
+    with tar.opened(path) as file:
+        head = file.read(6)
+    return next((tool for mark, tool in _MARKS.items() if head.startswith(mark)), "")
 
 
 def _write_index(path: str, groups: list[list[tar.Member]], spaced: bool) -> str:
@@ -170,28 +195,32 @@ def _count_odd(groups: list[list[tar.Member]], tally: Tally) -> None:
         extensions = [member.ext.lower() for member in group]
         if any(ext in IMAGE_EXTENSIONS for ext in extensions):
             has_images = True
+        elif worded := next((m.name for m in group if m.ext.lower().rpartition(".")[2] in IMAGE_EXTENSIONS), ""):
+            tally.add(_WORDED, worded)
         else:
             without_image.append(group[0].name)
+        if not KEY_RULE.fullmatch(group[0].key):
+            tally.add(_HARD_KEY, group[0].key)
+        if hard := next((m.name for m in group if has_hard_ending(m.name, m.ext)), ""):
+            tally.add(_HARD_ENDING, hard)
         if len(set(extensions)) < len(extensions):
-            tally.add("samples with one extension twice", group[0].key)
+            tally.add("[sample|samples] with one extension twice", group[0].key)
     if has_images and without_image:  # a tar of texts or sounds alone is none of our business
-        tally.add("samples without an image", without_image[0], len(without_image))
+        tally.add("[sample|samples] without an image", without_image[0], len(without_image))
 
 
-def _told(folder: str, names: Sequence[str], results: dict[str, Indexed]) -> Tally:
-    """Return what all tars have to tell, and how many keys repeat."""
-    told = Tally()
+def _tell(tally: Tally, folder: str, names: Sequence[str], results: dict[str, Indexed]) -> None:
+    """Count what all tars have to tell, and how many keys repeat."""
     for name in names:
         result = results[name]
-        told.merge(result.tally, name)
+        tally.merge(result.tally, name)
         if result.entry is None and not result.bad:
-            told.add("tars left out: no sample in them", name)
+            tally.add(tar.NO_SAMPLE, name)
     repeated, first = _repeated(results, names)
     if repeated:
-        kind = "keys that stand for several samples (a sample is then known by its tar and place, not by its key)"
-        key = next(g[0].key for g in _groups(fs.join(folder, first[0]), Tally()) if _hash(g[0].key) == first[1])
-        told.add(kind, f"{first[0]}: {key}", repeated)
-    return told
+        groups, _ = tar.read_whole_samples(fs.join(folder, first[0]))
+        key = next(group[0].key for group in groups if _hash(group[0].key) == first[1])
+        tally.add(REPEATED_KEYS, f"{first[0]}: {key}", repeated)
 
 
 def _repeated(results: dict[str, Indexed], names: Sequence[str]) -> tuple[int, tuple[str, bytes]]:
@@ -213,21 +242,30 @@ def _hash(key: str) -> bytes:
     return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
-def _tars(folder: str) -> list[str]:
+def _tars(folder: str) -> tuple[list[str], Tally]:
+    """Return the tars under a folder, linked folders included, and what is named so and is no file."""
     if not fs.is_dir(folder):
         raise UsageError(f"no folder at {folder!r}")
     if fs.exists(fs.join(folder, "recipe.yaml")) and not fs.exists(fs.join(folder, NAME)):
         raise UsageError(f"{folder!r} is an unfinished build", advice="run its build-shards command again and it resumes")
-    found = fs.walk(folder)
-    if compressed := [n for n in found if n.lower().endswith(_COMPRESSED)]:
+    walked = fs.walk(folder)
+    if compressed := [n for n in walked if n.lower().endswith(_COMPRESSED)]:
         advice = f"unpack them first, for example: gunzip {fs.join(folder, compressed[0])}"
         raise UsageError(
             f"{len(compressed)} compressed tars, such as {compressed[0]}: they cannot be read by position", "plain .tar", advice
         )
-    names = [n for n in found if n.endswith(".tar") and not n.rpartition("/")[2].startswith(".")]
-    if not names:
-        raise UsageError(f"no .tar under {folder!r}", "a folder of WebDataset tars")
-    return names
+    tally = Tally()
+    files = []
+    for name in (n for n in walked if n.endswith(".tar")):
+        if name.rpartition("/")[2].startswith("."):  # such as macOS's `._0.tar`
+            tally.add(tar.HIDDEN, name)
+        elif kind := tar.special(fs.join(folder, name)):  # a pipe would hang whoever opens it
+            tally.add(tar.no_file(kind), name)
+        else:
+            files.append(name)
+    if not files:
+        raise UsageError(f"no .tar under {folder!r}", "a folder of WebDataset tars", "; ".join(tally.lines()))
+    return files, tally
 
 
 def _common(kinds: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -235,13 +273,14 @@ def _common(kinds: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(m for m in dict.fromkeys(kinds[0]) if all(m in kind for kind in kinds)) if kinds else ()
 
 
-def _warn(results: dict[str, Indexed], bad: dict[str, str], told: Tally, write: bool) -> None:
+def _warn(results: dict[str, Indexed], bad: dict[str, str], tally: Tally) -> None:
     for name, why in bad.items():
-        warn(f"left out: {name}: {why}")
+        entry = results[name].entry
+        warn(fs.printable(f"left out: {name}: {why}" if entry is None else f"{name}: {entry.samples:,} whole samples are used: {why}"))
     for name, result in results.items():
-        if result.spaced and write:
-            warn(f"{name}: member names hold spaces, which DALI's index cannot: no .idx; our own reader walks the tar")
-    if write and len({kind for r in results.values() for kind in map(frozenset, r.members)}) > 1:
+        if result.spaced:
+            warn(f"{fs.printable(name)}: member names hold spaces, which DALI's index cannot: no .idx; our own reader walks the tar")
+    if len({kind for r in results.values() for kind in map(frozenset, r.members)}) > 1:
         warn("members differ from sample to sample: Hugging Face's reader refuses that, DALI's needs care")
-    for line in told.lines():
+    for line in tally.lines():
         warn(line)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from shards import layers, tombstones
 from shards.core.config import option
-from shards.core.console import Progress, emit, sparkline, table, terminal_width, visible
+from shards.core.console import Progress, counted, emit, inflected, sparkline, table, terminal_width, visible
 from shards.manifest import Manifest, read_manifest
 from shards.reader import Shard
+from shards.tables.values import caption_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +97,7 @@ def _first(shard: Shard, most: int) -> list[dict[str, Any]]:
     if sidecar.num_columns:
         return sidecar.slice(0, most).to_pylist()  # type: ignore[no-any-return]
     texts = [next((shard.read(i, "txt") for m in group if m.ext == "txt"), b"") for i, group in enumerate(shard.groups[:most])]
-    return [{"key": shard.key(i), "caption": text.decode("utf-8", "replace")} for i, text in enumerate(texts)]
+    return [{"key": shard.key(i), "caption": caption_in(text)} for i, text in enumerate(texts)]
 
 
 def _count(rows: pa.Table, counts: dict[str, dict[str, Counter[float]]]) -> None:
@@ -214,8 +215,9 @@ def _stepped(found: Counter[float], steps: tuple[int, ...]) -> dict[str, int]:
 def _text(facts: dict[str, Any], width: int) -> str:
     members = " ".join(f".{m}" for m in facts["members"])
     made = f"{facts['builder'] or 'unknown builder'}, seed {facts['seed']}"
+    size = f"{counted(facts['samples'], 'sample')} in {counted(facts['shards'], 'shard')}, {facts['bytes']:,} bytes"
     lines = [
-        f"{facts['folder']}: {facts['samples']:,} samples in {facts['shards']:,} shards, {facts['bytes']:,} bytes; members {members}",
+        f"{facts['folder']}: {size}; members {members}",
         f"manifest {facts['manifest'][:16]}; {made}",
     ]
     if facts["sources"]:
@@ -231,10 +233,11 @@ def _text(facts: dict[str, Any], width: int) -> str:
     if facts["layers"]:
         lines += ["", *(f"layer {name}: {', '.join(columns)}" for name, columns in facts["layers"].items())]
     if facts["removed"]:
-        lines += ["", f"{facts['removed']:,} samples of these tars were taken down; `shards compact` ends them"]
+        removed = f"{facts['removed']:,} [sample|samples] of these tars [was|were] taken down; `shards compact` ends [it|them]"
+        lines += ["", inflected(facts["removed"], removed)]
     if facts["cut_shards"]:
         way = "`shards compact`, or `shards subset --materialize`" if facts["removed"] else "`shards subset --materialize`"
-        lines += ["", f"{facts['cut_shards']} shards are used in part: open_clip needs {way}"]
+        lines += ["", inflected(facts["cut_shards"], f"{facts['cut_shards']} [shard is|shards are] used in part: open_clip needs {way}")]
     else:
         lines += ["", "open_clip trains on it with:", f"  {facts['open_clip']}"]
     return "\n".join(map(visible, "\n".join(lines).split("\n")))
@@ -253,9 +256,9 @@ def _distribution_lines(facts: dict[str, Any], width: int) -> list[str]:
         for label, spread in {MEASURES[name]: found["all"], **{f"  {s}": spread for s, spread in several.items()}}.items():
             rows.append((label, *(spread[k] for k in ("min", "p1", "median", "p99", "max")), sparkline(spread["counts"])))
     lines = [table(("", "min", "1%", "median", "99%", "max", "1% to 99% of all"), rows, width)]
-    counted = facts["counted"]
-    if counted["shards"] < facts["shards"]:
-        lines.append(f"counted in {counted['samples']:,} samples of the first {counted['shards']:,} shards")
+    looked_at = facts["counted"]
+    if looked_at["shards"] < facts["shards"]:
+        lines.append(f"counted in {counted(looked_at['samples'], 'sample')} of the first {counted(looked_at['shards'], 'shard')}")
     return lines
 
 

@@ -8,9 +8,11 @@ sidecar can be named, `NAME.column` names one of a layer.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from shards.clip_bpe import CONTEXT_LENGTH, tokenizer_facts
 from shards.core import fs
 from shards.core.config import digest
 from shards.core.errors import RunError, UsageError, closest
@@ -21,7 +23,41 @@ if TYPE_CHECKING:
 
 FOLDER, INFO = "layers", "layer.json"
 FORMAT, FORMAT_VERSION = "provender-layer", 1
+NAME_RULE = re.compile(r"[a-z][a-z0-9_]{0,62}")  # of a layer: part of a column's name, and of a folder's
 TOKENS = "tokens"  # the column of a layer that `curate layer tokens` writes
+
+
+def check_name(name: str, taken: Iterable[str] = ()) -> None:
+    """See that a name is a layer's: columns are named `NAME.COLUMN`, as those of sources and filters are.
+
+    Args:
+        name: the layer's.
+        taken: names of the build's sources and filters that have columns.
+
+    Raises:
+        UsageError: it is none, or is taken.
+    """
+    if not NAME_RULE.fullmatch(name):
+        raise UsageError(f"layer name {name!r}", "lower-case letters, digits and '_', a letter first")
+    if name in taken:
+        raise UsageError(f"layer name {name!r}", f"a name that no source or filter of this build has ({', '.join(sorted(taken))})")
+
+
+def taken_names(manifest: Manifest) -> set[str]:
+    """Return the names of sources and filters that have columns in a build's sidecars; none where it has no sidecars."""
+    import pyarrow.parquet as pq
+
+    first = manifest.shards[0]
+    path = manifest.path_of(first, ".parquet")
+    if not first.sidecar_sha256 or not fs.exists(path):
+        return set()
+    with fs.open_read(path) as file:
+        return prefixes(pq.read_schema(file).names)
+
+
+def prefixes(columns: Iterable[str]) -> set[str]:
+    """Return what stands before the first dot of columns that have one."""
+    return {column.partition(".")[0] for column in columns if "." in column}
 
 
 def folder_of(folder: str, layer: str) -> str:
@@ -31,7 +67,9 @@ def folder_of(folder: str, layer: str) -> str:
 
 def read_layers(folder: str) -> dict[str, dict[str, Any]]:
     """Return the whole layers of the tars in a folder, by name, each with what its layer.json says."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
+    if not fs.is_dir(fs.join(folder, FOLDER)):
+        return found
     for name in fs.names(fs.join(folder, FOLDER)):
         path = fs.join(folder_of(folder, name), INFO)
         if fs.exists(path):
@@ -105,6 +143,33 @@ def tokens_of(manifest: Manifest, entry: ShardEntry, layer: str) -> pa.ListArray
     known = [name for name, about in read_layers(manifest.folder_of(entry)).items() if "tokenizer" in about]
     advice = closest(layer, known) or f"curate layer tokens {manifest.folder_of(entry)} NAME"
     raise UsageError(f"{manifest.folder}: no tokens in a layer {layer!r}", ", ".join(known) or "none has any", advice)
+
+
+def first_shards(manifest: Manifest) -> dict[str, ShardEntry]:
+    """Return a shard of each folder that the tars, and so their layers, lie in, by folder: the first of the manifest there."""
+    return {manifest.folder_of(entry): entry for entry in reversed(manifest.shards)}
+
+
+def check_tokens(manifest: Manifest, layer: str, length: int) -> None:
+    """See that a layer's tokens are what encoding the captions would give.
+
+    Args:
+        length: how many ids of a caption are asked for, at least 2.
+
+    Raises:
+        UsageError: there is no such layer, another tokenizer made it, or it has fewer ids of a caption.
+    """
+    ours = tokenizer_facts()
+    for folder, entry in first_shards(manifest).items():
+        tokens_of(manifest, entry, layer)
+        theirs = read_layers(folder)[layer].get("tokenizer", {})
+        differing = [key for key, value in ours.items() if theirs.get(key) != value]
+        if differing:
+            stated = ", ".join(f"{key} {theirs.get(key)}" for key in differing)
+            allowed = ", ".join(f"{key} {ours[key]}" for key in differing)
+            raise UsageError(f"{folder}: tokenizer of the layer {layer!r}: {stated}", allowed, f"curate layer tokens {folder} NAME")
+    if length > CONTEXT_LENGTH:
+        raise UsageError(f"a context length of {length} from the layer {layer!r}", f"{CONTEXT_LENGTH} or less: it has no more ids")
 
 
 def digest_of(manifest: Manifest, layer: str) -> str:

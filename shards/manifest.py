@@ -6,7 +6,10 @@ It never holds an absolute path or a date, so two equal builds have equal manife
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import operator
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,9 +25,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME = "manifest.json"
+HOLDOUT = "holdout"  # the folder of a build in which its held-out samples are a set of their own
 STATISTICS = "stats"  # folder beside the shards: what curate has counted of each; who changes a shard removes its file
+SIZES = "sizes.json"  # for open_clip: how many samples each tar has
 ASIDE = "compact"  # folder in a build where rewritten shards wait for their manifest
 FORMAT, FORMAT_VERSION = "provender-shards", 1
+MOST_LEVELS = 32  # of what a manifest nests; ours have five
+MOST = 2**40  # of any count: arrays of more than that have no place in a memory
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -102,13 +110,21 @@ class Manifest:
     notes: dict[str, Any] = option({})
     folder: str = field(default="", compare=False)
 
+    @property
+    def bad_files(self) -> dict[str, str]:
+        """The input files that were torn, by name, and why: a build notes their names alone."""
+        noted = self.notes.get("bad_files", {})
+        return dict(noted) if isinstance(noted, dict) else dict.fromkeys(map(str, noted), "")
+
     def to_json(self) -> str:
         """Return the manifest's text, a line for each shard; equal manifests give equal text."""
         front = {"format": self.format, "format_version": self.format_version}
         values = front | {k: v for k, v in dump(dataclasses.replace(self, shards=())).items() if k not in ("folder", "shards")}
         shards = [{k: v for k, v in dump(s).items() if v not in (None, "")} for s in self.shards]
         lines = ",\n".join("  " + json.dumps(s, ensure_ascii=False) for s in shards)
-        return json.dumps(values, ensure_ascii=False, indent=1)[:-2] + f',\n "shards": [\n{lines}\n ]\n}}\n'
+        text = json.dumps(values, ensure_ascii=False, indent=1)[:-2] + f',\n "shards": [\n{lines}\n ]\n}}\n'
+        # A tar's name that is no UTF-8 is held as half characters, which no file can hold but JSON can spell.
+        return _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
     @property
     def digest(self) -> str:
@@ -135,9 +151,13 @@ class Manifest:
             sizes[entry.name if len(folders[entry.name]) == 1 else entry.path] += entry.used
         return dict(sizes)
 
+    def sizes_json(self) -> str:
+        """Return the text of sizes.json."""
+        return json.dumps(self.sizes(), indent=1) + "\n"
+
     def save(self, folder: str) -> None:
         """Write manifest.json, and sizes.json for open_clip, into a folder; the manifest goes last."""
-        fs.write_text(fs.join(folder, "sizes.json"), json.dumps(self.sizes(), indent=1) + "\n")
+        fs.write_text(fs.join(folder, SIZES), self.sizes_json())
         fs.write_text(fs.join(folder, NAME), self.to_json())
 
 
@@ -148,27 +168,129 @@ def read_manifest(path: str, *, removed: bool = False) -> Manifest:
         removed: leave samples with a tombstone in, as the file has them: for those who prove the files.
 
     Raises:
-        UsageError: there is none, or it is of another format.
+        UsageError: there is none, it is of another format, or, unless `removed`, its counts disagree.
+        RunError: it is no JSON.
     """
-    file = path if path.endswith(".json") else fs.join(path, NAME)
+    loaded = read_written(path)
+    if not removed:
+        _check_counts(loaded, _file_of(path))
+    manifest = _followed(loaded)
+    return manifest if removed else without_removed(manifest)
+
+
+def read_written(path: str) -> Manifest:
+    """Read a manifest as it stands in its file: what became of its tars since then is not followed.
+
+    Raises:
+        UsageError: there is none, it is of another format, or has values that no reader can use.
+        RunError: it is no JSON.
+    """
+    file = _file_of(path)
     if not fs.exists(file):
         raise UsageError(f"no manifest at {file!r}", "a finished build's folder or its manifest.json", _advice(path))
-    try:
-        values = json.loads(fs.read_text(file))
-    except ValueError as error:
-        raise RunError(f"{file}: not JSON: {error}") from error
+    values = read_json(file)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UsageError(f"{file}: not a manifest of ours", f'"format": "{FORMAT}"', "shards index DIR makes one")
     if values.get("format_version") != FORMAT_VERSION:
         raise UsageError(f"{file}: format version {values.get('format_version')}", str(FORMAT_VERSION))
     folder = file.rpartition("/")[0] or "."
-    manifest = _followed(load(Manifest, {**values, "folder": folder}, ""))
-    return manifest if removed else without_removed(manifest)
+    loaded = load(Manifest, {**values, "folder": folder}, "")
+    _check_values(loaded, file)
+    return loaded
+
+
+def _file_of(path: str) -> str:
+    return path if path.endswith(".json") else fs.join(path, NAME)
+
+
+def read_json(path: str) -> Any:
+    """Return what a JSON file of ours holds.
+
+    Raises:
+        RunError: it is no JSON in UTF-8, or nests without end.
+    """
+    try:
+        values = json.loads(fs.read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: not JSON: {error}") from error
+    level: list[Any] = [values]
+    for _ in range(MOST_LEVELS):
+        groups = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        level = list(itertools.chain.from_iterable(groups))
+        if not level:
+            return values
+    raise RunError(f"{path}: more than {MOST_LEVELS} levels of lists and mappings", "a file that we wrote")
+
+
+def _check_values(manifest: Manifest, file: str) -> None:
+    """Refuse a manifest that was edited into what no reader can use: names, ranges, counts that are none.
+
+    Raises:
+        UsageError: naming the value.
+    """
+    for number, entry in enumerate(manifest.shards):
+        for name in (entry.path, entry.index):
+            if name is not None and (not name.strip("./") or _unusable(name)):
+                raise UsageError(f"{file}: shard {number} is named {name!r}", "the path of a tar, relative to the manifest")
+        use = entry.use or ()
+        if len(use) % 2 or min(use, default=0) < 0:
+            raise UsageError(f"{file}: {entry.path!r} has use {list(use)[:8]}", "half-open ranges: pairs of whole numbers from 0 on")
+        _check_count(entry.samples, f"{file}: {entry.path!r}: samples")
+        _check_count(entry.bytes, f"{file}: {entry.path!r}: bytes")
+    _check_count(manifest.samples, f"{file}: samples")
+    for name, source in manifest.sources.items():
+        counts = source if isinstance(source, dict) else None
+        dropped = {} if counts is None else counts.get("dropped", {})
+        if counts is None or not isinstance(dropped, dict):
+            raise UsageError(f"{file}: source {name!r} holds {str(source)[:80]}", "a mapping of what became of its inputs")
+        for key in ("inputs", "kept", "holdout", "spare"):
+            _check_count(counts.get(key, 0), f"{file}: source {name!r}: {key}")
+        for reason, count in dropped.items():
+            _check_count(count, f"{file}: source {name!r}: dropped {reason!r}")
+    if not isinstance(manifest.notes.get("bad_files", {}), dict | list):
+        stated = str(manifest.notes["bad_files"])[:80]
+        raise UsageError(f"{file}: notes: bad_files is {stated}", "names of files, or a mapping of them to reasons")
+    for name, licences in manifest.licences.items():
+        if not isinstance(licences, dict):
+            raise UsageError(f"{file}: licences of {name!r} are {str(licences)[:80]}", "a mapping of licences to counts")
+        for licence, count in licences.items():
+            _check_count(count, f"{file}: source {name!r}: licence {licence!r}")
+
+
+def _check_count(value: Any, where: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+        raise UsageError(f"{where}: {str(value)[:80]}", "a whole number from 0 on")
+
+
+def _unusable(name: str) -> bool:
+    """Return whether no file can have this name: it holds NUL, or half characters that stand for no byte."""
+    try:
+        return b"\0" in name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return True
+
+
+def _check_counts(manifest: Manifest, file: str) -> None:
+    """Refuse a manifest whose counts disagree with each other. `shards verify` reads it all the same, and tells all.
+
+    Raises:
+        UsageError: naming the count.
+    """
+    advice = "shards verify tells all that is wrong; restore the manifest from a copy"
+    for entry in manifest.shards:
+        use = entry.use or ()
+        rising = all(map(operator.lt, use[:-1], use[1:]))  # a subset's ranges may be millions of numbers
+        if not rising or (use and use[-1] > entry.samples):
+            problem = f"{file}: {entry.path!r} has use {list(use)[:8]}"
+            raise UsageError(problem, f"rising half-open ranges inside [0, {entry.samples})", advice)
+    used = sum(entry.used for entry in manifest.shards)
+    if manifest.samples != used:
+        raise UsageError(f"{file}: {manifest.samples:,} samples", f"{used:,}, the sum over its shards", advice)
 
 
 def without_removed(manifest: Manifest) -> Manifest:
     """Return the manifest without the samples that have a tombstone; its counts follow."""
-    stones = {f: found for f in {manifest.folder_of(e) for e in manifest.shards} if (found := tombstones.read(f))}
+    stones = {f: stones_there for f in {manifest.folder_of(e) for e in manifest.shards} if (stones_there := tombstones.read(f))}
     if not stones:
         return manifest
     import numpy as np
@@ -187,7 +309,7 @@ def without_removed(manifest: Manifest) -> Manifest:
 
 def _followed(manifest: Manifest) -> Manifest:
     """Return the manifest over tars as they are now, where some were rewritten after it was made."""
-    rewritten = {f: found for f in {manifest.folder_of(e) for e in manifest.shards} if (found := tombstones.read_rewritten(f))}
+    rewritten = {f: steps for f in {manifest.folder_of(e) for e in manifest.shards} if (steps := tombstones.read_rewritten(f))}
     if not rewritten:
         return manifest
     shards, lost = [], Counter[str]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -95,16 +96,15 @@ def _fields_before(content: bytes) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=16)
 def _walked(path: str, identity: str, named: bool) -> frozenset[tuple[str, int, int]]:
-    """Return (name, offset, size) of all members of a tar; where its index holds no names, extensions in their place.
+    """Return (name, offset, size) of all members of a tar, up to a tear; where its index holds no names, extensions in their place.
 
     `identity` is not used here: it lets the cache forget a tar that was rewritten.
     """
-    try:
-        with fs.open_read(path) as file:
-            groups = list(tar.samples(tar.walk(file, path)))
-    except (TornFileError, UsageError):
-        return frozenset()
-    return frozenset((m.name if named else m.ext, m.offset, m.size) for group in groups for m in group)
+    members: list[tar.Member] = []
+    # Of a torn tar, what stands before the tear: `shards index --bad-files skip` uses it.
+    with fs.open_read(path) as file, contextlib.suppress(TornFileError, UsageError):
+        members.extend(tar.walk(file, path))
+    return frozenset((m.name if named else m.ext, m.offset, m.size) for group in tar.samples(members) for m in group)
 
 
 def _holds_names(index: str) -> bool:

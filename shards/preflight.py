@@ -7,16 +7,18 @@ Of foreign tars (`shards index`) the `.idx` is scanned; `shards verify` alone re
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from shards import layers as layer_files
 from shards import presence
 from shards.core import fs
 from shards.core.errors import UsageError
-from shards.manifest import Manifest, ShardEntry
-from shards.member import check_member as check_member
+from shards.manifest import Manifest, ShardEntry, entries
 from shards.presence import Counts, Part
 from shards.scan import Scan, scan
+from shards.weights import check_weights
 
 THREADS = 16  # a stat of a remote store waits some 50 ms: 1,500 tars in 5 s
 
@@ -24,10 +26,13 @@ _LINES = {
     "without_image": "samples without an image",
     "without_caption": "samples without a caption",
     "empty_captions": "samples with an empty .txt",
-    "blank_captions": "of {captions_looked_at} captions looked at are blank",
+    "blank_captions": "of {captions_looked_at} captions looked at are blank, or only say nan, None or null",
+    "captions_not_utf8": "of {captions_looked_at} captions looked at are no UTF-8, and are read as cp1252",
     "without_label": "samples without a label",
     "repeated_keys": "keys that stand for several samples (a sample is then known by its tar and place)",
 }
+# The kinds of `presence.Counts`, by the fields of `Findings`.
+_OF_CAPTIONS = {"without": "without_caption", "empty": "empty_captions", "blank": "blank_captions", "not_utf8": "captions_not_utf8"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Findings:
         members: how many samples of foreign tars have which members, the most frequent first: ((`.jpg .txt`, 62), …).
         without_image: foreign samples without a member of an image extension.
         without_caption, empty_captions: foreign samples without `.txt`, and with one of no byte; 0 where no captions were asked for.
-        blank_captions, captions_looked_at: how many of the captions that were looked at are white space or null.
+        blank_captions, captions_looked_at: how many of the captions that were looked at are white space, null or a word for it.
+        captions_not_utf8: how many of them are no UTF-8, and are read as cp1252.
         without_label: samples without a label; 0 where none were asked for.
         repeated_keys: keys that come more than once in the foreign tars.
         where: the first place of each kind, by the field's name, as `00000.tar: 0003`.
@@ -52,6 +58,7 @@ class Findings:
     without_caption: int = 0
     empty_captions: int = 0
     blank_captions: int = 0
+    captions_not_utf8: int = 0
     captions_looked_at: int = 0
     without_label: int = 0
     repeated_keys: int = 0
@@ -73,7 +80,16 @@ class Findings:
         return lines
 
 
-def preflight(manifest: Manifest, *, captions: bool, labels: str = "", classes: int = 0, layer: str = "") -> Findings:
+def preflight(
+    manifest: Manifest,
+    *,
+    captions: bool,
+    labels: str = "",
+    classes: int = 0,
+    layers: Sequence[str] = (),
+    weights: str = "",
+    samples: int | None = None,
+) -> Findings:
     """Check that a set can be trained on or evaluated.
 
     Args:
@@ -82,14 +98,18 @@ def preflight(manifest: Manifest, *, captions: bool, labels: str = "", classes: 
         labels: where samples should have labels: a column of the sidecars or of a layer; `class` also stands for `.cls`
             members. Empty where none are needed.
         classes: how many classes there are; 0 where that is not known.
-        layer: a layer whose captions count, too.
+        layers: layers whose captions count, too.
+        weights: the column of the sidecars or of a layer that weighs samples; empty for none.
+        samples: judge the first so many samples alone, and their tars; None for all.
 
     Raises:
         UsageError: a tar is missing or of another size than the manifest's; members of a sample stand apart; no sample
-            has an image, a caption or a label where one is needed; a label is out of range.
+            has an image, a caption or a label where one is needed; a label is out of range; a layer is not there; a
+            weight is none, or all are 0.
         TornFileError: an index cannot be parsed.
         RunError: a caption or label that is looked at does not lie where its index says.
     """
+    manifest = _first(manifest, samples)
     _check_tars(manifest)
     used = [entry for entry in manifest.shards if entry.used]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -97,28 +117,50 @@ def preflight(manifest: Manifest, *, captions: bool, labels: str = "", classes: 
     where: dict[str, str] = {}
     without_image = _without_image(manifest, parts, where)
     repeated = _repeated_keys(parts, where)
-    captioned = presence.check_captions(manifest, parts, layer) if captions else Counts()
+    if weights:
+        check_weights(manifest, weights)
+    if captions:
+        _check_layers(manifest, layers)
+    captioned = presence.check_captions(manifest, parts, layers) if captions else Counts()
     labelled = presence.check_labels(manifest, parts, labels, classes) if labels else Counts()
-    names = {"without": "without_caption", "empty": "empty_captions", "blank": "blank_captions"}
-    where |= {names[kind]: place for kind, place in captioned.where.items()}
+    where |= {_OF_CAPTIONS[kind]: place for kind, place in captioned.where.items()}
     if "without" in labelled.where:
         where["without_label"] = labelled.where["without"]
-    members = Counter[str]()
-    for part in parts:
-        members.update(part.scan.kinds if part.scan else {})
     return Findings(
         samples=sum(entry.used for entry in used),
         shards=len(used),
-        members=tuple(members.most_common()),
+        members=_members(parts),
         without_image=without_image,
         without_caption=captioned.without,
         empty_captions=captioned.empty,
         blank_captions=captioned.blank,
+        captions_not_utf8=captioned.not_utf8,
         captions_looked_at=captioned.looked_at,
         without_label=labelled.without,
         repeated_keys=repeated,
         where=where,
     )
+
+
+def _members(parts: list[Part]) -> tuple[tuple[str, int], ...]:
+    """Return how many foreign samples have which members, the most frequent first."""
+    members = Counter[str]()
+    for part in parts:
+        members.update(part.scan.kinds if part.scan else {})
+    return tuple(members.most_common())
+
+
+def _first(manifest: Manifest, samples: int | None) -> Manifest:
+    """Return the manifest of the first so many samples in use; its counts by source stay those of the whole set."""
+    if samples is None or samples >= manifest.samples:
+        return manifest
+    shards = []
+    for entry, before in entries(manifest):
+        if before >= samples:
+            break
+        left = entry.positions()[: samples - before]
+        shards.append(entry if len(left) == entry.used else replace(entry.cut(left), index=entry.index))
+    return replace(manifest, shards=tuple(shards), samples=samples)
 
 
 def _check_tars(manifest: Manifest) -> None:
@@ -146,6 +188,17 @@ def _size_or_reason(path: str) -> int | str:
         return "no such file"
     except OSError as error:
         return error.strerror or type(error).__name__
+
+
+def _check_layers(manifest: Manifest, names: Sequence[str]) -> None:
+    """Refuse layers without captions, in any of the folders that the tars lie in.
+
+    Raises:
+        UsageError: naming the layer and those that there are.
+    """
+    for entry in layer_files.first_shards(manifest).values():
+        for name in names:
+            layer_files.captions_of(manifest, entry, name)
 
 
 def _scan_foreign(manifest: Manifest, entry: ShardEntry) -> Scan | None:

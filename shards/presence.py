@@ -19,6 +19,9 @@ from shards.manifest import Manifest, ShardEntry
 from shards.member import check_member
 from shards.reader import Shard
 from shards.scan import Scan, scan
+from shards.tables.notes import noting
+from shards.tables.text import NOT_UTF8
+from shards.tables.values import caption_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,22 +46,26 @@ class Part:
 
 @dataclass
 class Counts:
-    """Samples without an annotation, with an empty one, and with a blank one of those looked at; and where the first of each is."""
+    """Samples without an annotation, with an empty one, and of those looked at with a blank one and one that is no UTF-8.
+
+    `where` has the first of each.
+    """
 
     without: int = 0
     empty: int = 0
     blank: int = 0
+    not_utf8: int = 0
     looked_at: int = 0
     where: dict[str, str] = field(default_factory=dict)
 
 
-def check_captions(manifest: Manifest, parts: Sequence[Part], layer: str = "") -> Counts:
+def check_captions(manifest: Manifest, parts: Sequence[Part], layer_names: Sequence[str] = ()) -> Counts:
     """Count samples without a caption.
 
     Args:
         manifest: the set.
         parts: its shards with samples in use.
-        layer: a layer whose captions count, too; empty for none.
+        layer_names: layers whose captions count, too.
 
     Raises:
         UsageError: no sample has a caption, all are empty, all that are looked at are blank, or there is no such layer.
@@ -72,7 +79,7 @@ def check_captions(manifest: Manifest, parts: Sequence[Part], layer: str = "") -
         if part.scan is None:
             candidates.append(np.arange(part.entry.used))
             continue
-        in_layer = _in_layer(manifest, part.entry, layer)
+        in_layer = _in_layers(manifest, part.entry, layer_names)
         absent = ~part.scan.text & ~in_layer
         empty = part.scan.empty_text & ~in_layer
         counts.without += _count(counts, "without", part, manifest, absent)
@@ -86,7 +93,12 @@ def check_captions(manifest: Manifest, parts: Sequence[Part], layer: str = "") -
         raise _no_caption(manifest, parts)
     for number, rows in _spread(candidates):
         part = parts[number]
-        for row, text in zip(rows, _captions_of(manifest, part, rows, layer), strict=True):
+        with noting() as tally:
+            texts = _captions_of(manifest, part, rows, layer_names)
+        if NOT_UTF8 in tally.counts:
+            counts.not_utf8 += tally.counts[NOT_UTF8]
+            counts.where.setdefault("not_utf8", f"{fs.printable(part.entry.path)}: {tally.examples[NOT_UTF8]}")
+        for row, text in zip(rows, texts, strict=True):
             counts.looked_at += 1
             if not text.strip():
                 counts.blank += 1
@@ -173,31 +185,45 @@ def _spread(candidates: Sequence[Sequence[int] | NDArray[np.int64]]) -> list[tup
     return spread
 
 
-def _in_layer(manifest: Manifest, entry: ShardEntry, layer: str) -> NDArray[np.bool_]:
-    """Return which samples in use have a caption in a layer."""
+def _in_layers(manifest: Manifest, entry: ShardEntry, layer_names: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which samples in use have a caption in one of the layers."""
     import numpy as np
 
-    if not layer:
-        return np.zeros(entry.used, bool)
-    captions = layers.captions_of(manifest, entry, layer)
-    return np.array([bool(texts) for texts in captions.to_pylist()], bool)[entry.positions()]
+    present = np.zeros(entry.used, bool)
+    for name in layer_names:
+        captions = layers.captions_of(manifest, entry, name)
+        present |= np.array([bool(texts) for texts in captions.to_pylist()], bool)[entry.positions()]
+    return present
 
 
-def _captions_of(manifest: Manifest, part: Part, rows: list[int], layer: str) -> list[str]:
-    """Return the captions of some samples in use as training finds them: in the layer, in the sidecar, in the `.txt`."""
+def _captions_of(manifest: Manifest, part: Part, rows: list[int], layer_names: Sequence[str]) -> list[str]:
+    """Return the captions of some samples in use as training finds them: in the layers, in the sidecar, in the `.txt`."""
     entry = part.entry
     sidecar = _caption_columns(manifest, entry, rows)
-    layered = layers.captions_of(manifest, entry, layer).take(entry.positions()[rows]).to_pylist() if layer else []
+    layered = [layers.captions_of(manifest, entry, name).take(entry.positions()[rows]).to_pylist() for name in layer_names]
     members = None if sidecar else part.scan or scan(manifest, entry)
     texts = []
     for number, row in enumerate(rows):
-        candidates: list[str | None] = list(layered[number] or []) if layered else []
+        candidates: list[str | None] = []
+        for captions in layered:
+            candidates += captions[number] or []
         if sidecar:
             candidates += [sidecar[number].get("caption"), *(sidecar[number].get("captions") or [])]
         if members is not None:
-            candidates.append(_text_member(manifest, entry, members, row, "txt").decode("utf-8", "replace"))
+            content = _text_member(manifest, entry, members, row, "txt")
+            candidates.append(caption_in(content if len(content) < MOST_TEXT else _without_cut_character(content)))
         texts.append(next((text for text in candidates if text and text.strip()), ""))
     return texts
+
+
+def _without_cut_character(content: bytes) -> bytes:
+    """Return the beginning of a text without the UTF-8 character that the cut may have gone through: it would look like no UTF-8."""
+    for end in range(len(content) - 1, len(content) - 4, -1):
+        if content[end] >= 0xC0:  # begins a character of several bytes
+            return content[:end]
+        if content[end] < 0x80:
+            break
+    return content
 
 
 def _caption_columns(manifest: Manifest, entry: ShardEntry, rows: list[int]) -> list[dict[str, Any]]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
-import warnings
 from typing import TYPE_CHECKING
+
+from shards.decoding import UndecodableError, check_size, decoding
+from shards.upright import open_image
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_PIXELS = 100_000_000
 JPEGS = ("JPEG", "MPO")  # in Pillow's words
 
 _NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff])")
@@ -28,25 +28,15 @@ def prove(content: bytes) -> tuple[int, int]:
     entropy-coded data is read once more by libjpeg-turbo, whose warnings of missing or damaged data count as errors.
 
     Raises:
-        ValueError: why it is not whole.
+        UndecodableError: why it is not whole.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    Image.MAX_IMAGE_PIXELS = None  # our own limit comes first
-    try:
-        with warnings.catch_warnings():  # Pillow's, of odd metadata
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content))
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels")
-            image.load()
-    except UnidentifiedImageError:
-        raise ValueError(f"no known image format (starts with {content[:8].hex()})") from None
-    except (OSError, SyntaxError, EOFError, IndexError, TypeError, OverflowError, MemoryError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
+    image = open_image(content)
+    size = image.size
+    with decoding():
+        image.load()
     if image.format in JPEGS:
         prove_jpeg(content, image.mode)
-    return image.width, image.height
+    return size
 
 
 def prove_jpeg(content: bytes, mode: str) -> None:
@@ -56,7 +46,7 @@ def prove_jpeg(content: bytes, mode: str) -> None:
         mode: Pillow's word for its colours: L, RGB or CMYK.
 
     Raises:
-        ValueError: data are missing or damaged.
+        UndecodableError: data are missing or damaged.
     """
     jpeg_pixels(content, "CMYK" if mode == "CMYK" else "GRAY", 8)
 
@@ -68,18 +58,23 @@ def jpeg_pixels(content: bytes, space: str = "GRAY", factor: int = 1) -> NDArray
     A chroma sampling that libjpeg-turbo's own interface does not know is left to Pillow, whose decode proves less.
 
     Raises:
-        ValueError: data are missing or damaged.
+        UndecodableError: data are missing or damaged.
     """
     import simplejpeg
 
     try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(content, strict=False)
-    except ValueError:
+        with decoding():
+            height, width, *_ = simplejpeg.decode_jpeg_header(content, strict=False)
+    except UndecodableError:
         return _by_pillow(content, space, factor)
+    check_size(width, height)
     sides = {"min_height": -(-height // factor), "min_width": -(-width // factor)} if factor > 1 else {}
     try:
-        pixels = simplejpeg.decode_jpeg(content, space, **sides)
-    except ValueError as error:
+        with decoding():
+            pixels = simplejpeg.decode_jpeg(content, space, **sides)
+    except UndecodableError as error:
+        if error.reason == "too_large":
+            raise
         _refuse_damage(content, str(error), space)
         return _by_pillow(content, space, factor)  # simplejpeg stops at any warning in the header
     return pixels[:, :, 0] if space == "GRAY" else pixels
@@ -94,10 +89,11 @@ def _refuse_damage(content: bytes, warning: str, space: str) -> None:
     import simplejpeg
 
     if "premature end" in warning.lower():
-        raise ValueError(warning)
+        raise UndecodableError(warning)
     try:
-        simplejpeg.decode_jpeg(_bare(content), space, min_height=1, min_width=1, min_factor=8)
-    except ValueError as error:
+        with decoding():
+            simplejpeg.decode_jpeg(_bare(content), space, min_height=1, min_width=1, min_factor=8)
+    except UndecodableError as error:
         if not str(error).endswith(_PADDED):
             raise
 
@@ -105,8 +101,8 @@ def _refuse_damage(content: bytes, warning: str, space: str) -> None:
 def _bare(content: bytes) -> bytes:
     """Return a JPEG's tables, frame and scans: no metadata, no bytes between segments."""
     out, at = [content[:2]], 2
-    while found := _NEXT_MARKER.search(content, at):
-        marker, start = found[1][0], found.start(1) + 1
+    while next_marker := _NEXT_MARKER.search(content, at):
+        marker, start = next_marker[1][0], next_marker.start(1) + 1
         if marker == _END:
             break
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a segment
@@ -118,15 +114,15 @@ def _bare(content: bytes) -> bytes:
             at = after.start() if after else len(content)
         if marker == _SCAN or marker in _KEPT:
             out.append(bytes((0xFF, marker)) + content[start:at])
-    return b"".join([*out, b"\xff\xd9"] if found else out)
+    return b"".join([*out, b"\xff\xd9"] if next_marker else out)
 
 
 def _by_pillow(content: bytes, space: str, factor: int) -> NDArray[np.uint8]:
     import numpy as np
-    from PIL import Image
 
-    try:
-        image = Image.open(io.BytesIO(content)).convert("L" if space == "GRAY" else space)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
-    return np.asarray(image.reduce(factor) if factor > 1 else image)
+    image = open_image(content)
+    if image.format not in JPEGS:
+        raise UndecodableError(f"{image.format}, no JPEG")
+    with decoding():
+        pixels = image.convert("L" if space == "GRAY" else space)
+        return np.asarray(pixels.reduce(factor) if factor > 1 else pixels)

@@ -41,9 +41,9 @@ class Shard:
         self._check(self.path, len(whole))
         return [group for start, stop in self.entry.ranges for group in whole[start:stop]]
 
-    def _check(self, path: str, found: int) -> None:
-        if found != self.entry.samples:
-            raise RunError(f"{path}: {found} samples", f"{self.entry.samples}, as the manifest says", "shards verify")
+    def _check(self, path: str, samples: int) -> None:
+        if samples != self.entry.samples:
+            raise RunError(f"{path}: {samples} samples", f"{self.entry.samples}, as the manifest says", "shards verify")
 
     def __len__(self) -> int:
         return self.entry.used
@@ -60,8 +60,8 @@ class Shard:
         """
         member = next((m for m in self.groups[i] if m.ext == ext), None)
         if member is None:
-            found = ", ".join(m.ext for m in self.groups[i])
-            raise RunError(f"{self.path}: sample {self.key(i)} has no .{ext}", found)
+            extensions = ", ".join(m.ext for m in self.groups[i])
+            raise RunError(f"{self.path}: sample {self.key(i)} has no .{ext}", extensions)
         return self.read_range(member.offset, member.size)
 
     def read_range(self, offset: int, length: int) -> bytes:
@@ -76,6 +76,8 @@ class Shard:
         """Return the tar's descriptor, None if it is remote; the first who reads a member opens it, for sidecars need no tar."""
         with self._opening:
             if self._descriptor is None and not fs.is_remote(self.path):
+                if kind := tar.special(self.path):  # opening a pipe would wait for ever
+                    raise RunError(f"{self.path}: {kind}", "the tar that the manifest lists", "shards verify")
                 self._descriptor = os.open(self.path, os.O_RDONLY)
             return self._descriptor
 
@@ -105,10 +107,13 @@ class Shard:
         # A foreign set's .parquet (img2dataset's) has a row per attempted URL: only a sidecar of ours is one.
         if not self.entry.sidecar_sha256 or not fs.exists(path):
             return pa.table({})
-        with fs.open_read(path) as file:
-            parquet = pq.ParquetFile(file)
-            self._check(path, parquet.metadata.num_rows)
-            return parquet.read(None if columns is None else [c for c in columns if c in parquet.schema_arrow.names])
+        try:
+            with fs.open_read(path) as file:
+                parquet = pq.ParquetFile(file)
+                self._check(path, parquet.metadata.num_rows)
+                return parquet.read(None if columns is None else [c for c in columns if c in parquet.schema_arrow.names])
+        except pa.ArrowException as error:
+            raise RunError(f"{path}: no whole parquet file: {error}", advice="shards verify") from error
 
     def close(self) -> None:
         """Close the tar."""

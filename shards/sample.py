@@ -10,8 +10,18 @@ import re
 from dataclasses import dataclass, field
 
 UID_RULE = re.compile(r"[0-9a-f]{32}")
+_UUID = re.compile(r"(?:urn:uuid:)?\{?([0-9a-f]{8})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{12})\}?")
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")  # members that hold an image
 KEY_RULE = re.compile(r"[0-9A-Za-z_-]{1,90}")
+LONGEST_NAME = 99  # bytes that USTAR holds
+
+
+def uid_in(text: str) -> str:
+    """Return the uid that a text is: 32 hex digits in either case, with or without UUID's dashes; empty where it is none."""
+    lower = text.lower()
+    dashed = _UUID.fullmatch(lower)
+    plain = "".join(dashed.groups()) if dashed else lower
+    return plain if UID_RULE.fullmatch(plain) else ""
 
 
 def uid_of(source: str, source_id: str) -> str:
@@ -39,3 +49,8 @@ class Sample:
     key: str
     members: dict[str, bytes]
     row: dict[str, object] = field(default_factory=dict)
+
+
+def has_hard_ending(name: str, extension: str) -> bool:
+    """Return whether some readers cannot take a member's name or ending: USTAR's length, lower case and no space are safe."""
+    return len(name) > LONGEST_NAME or extension != extension.lower() or " " in extension

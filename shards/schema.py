@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,6 +81,22 @@ LEDGER = (
     ("shard", "string"),
     ("caption_raw", "string"),
 )
+
+
+def _whole(least: int, below: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < below
+
+
+# The kinds of columns, and what of Python's values fits each; None fits all.
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "int32": _whole(-(2**31), 2**31),
+    "int64": _whole(-(2**63), 2**63),
+    "uint64": _whole(0, 2**64),
+    "double": lambda value: isinstance(value, Real) and not isinstance(value, bool),
+    "bool": lambda value: isinstance(value, bool),
+    "list<string>": lambda value: isinstance(value, list | tuple) and all(isinstance(element, str) for element in value),
+}
 
 
 def arrow_schema(columns: tuple[tuple[str, str], ...]) -> pa.Schema:

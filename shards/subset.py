@@ -1,7 +1,8 @@
 """`shards subset`: a part of a set, as a manifest over the same tars: a prefix, a window, what meets a condition, a list of uids.
 
 Ranks are random, so any window is a random subset: prefixes nest, disjoint windows are independent draws. A window counts
-among the samples that meet the condition and the list, so `--where … --samples N` is exact too.
+among the samples that meet the condition and the list, so `--where … --samples N` is exact too. A fraction F of M such samples
+is the first ⌊F·M + ½⌋ of them: F is taken as the decimal number that was written, and halves are rounded up.
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from shards import expression, layers, tar
+from shards import expression, layers, tar, which
 from shards.copy import CopyTask, copy_shards, piece
-from shards.core import fs
-from shards.core.config import option
-from shards.core.console import emit, say
+from shards.core import fs, notices
+from shards.core.config import MOST_WORKERS, option
+from shards.core.console import counted, emit, inflected, say
 from shards.core.engines.local import default_workers
 from shards.core.errors import RunError, UsageError
+from shards.first_card import remove_first_card, write_first_card
 from shards.manifest import NAME, STATISTICS, Manifest, ShardEntry, read_manifest
 from shards.reader import Shard
-from shards.uids import UidSet, read_uid_file
+from shards.uids import UidSet, pack, read_listed, unpack
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
     from numpy.typing import NDArray
 
 Choose = Callable[[Shard], "NDArray[np.bool_]"]
@@ -39,12 +41,16 @@ class SubsetConfig:
     folder: str = option(help="a build's folder, or a manifest.json", positional=True)
     output: str = option(help="folder of the subset")
     samples: int | None = option(None, "take the first N samples, of those that meet the conditions")
+    fraction: float | None = option(None, "take the first part F of them, such as 0.5; halves are rounded up", above=0, most=1, metavar="F")
     window: str = option("", "take samples A up to, not including, B, likewise", metavar="A:B")
     where: str = option("", "only samples that meet an SQL condition over columns, such as 'laion.similarity > 0.3 AND width >= 200'")
-    uids: str = option("", "only samples of this list: DataComp's .npy, or text with a uid on each line", metavar="FILE")
-    materialize: bool = option(False, "write tars of their own where shards are cut, for readers that know no manifest")
+    uids: str = option("", "only samples of this list: DataComp's .npy, or uids (or names) in .txt, .csv, .parquet, .json", metavar="FILE")
+    materialize: bool = option(
+        False, "write tars of their own where shards are cut, for readers that know no manifest; take-downs do not reach those"
+    )
     overwrite: bool = option(False, "replace a subset that is there")
-    workers: int | None = option(None, "worker processes of --materialize; default: one per core")
+    strict: bool = option(False, "exit 1 where uids were not found, or the condition has no value for some samples")
+    workers: int | None = option(None, "worker processes of --materialize; default: one per core", least=0, most=MOST_WORKERS)
     engine: str = option("local", "local | inline (this process alone)")
     json: bool = option(False, "print JSON")
 
@@ -53,11 +59,14 @@ def run(config: SubsetConfig) -> None:
     """Write a subset and say what it holds."""
     parent = read_manifest(config.folder)
     start, stop = _window(config, parent)
-    choose, listed = _choices(config, parent)
+    choose, listed, condition = _choices(config, parent)
     refuse_other(config.output, parent, config.overwrite)
     shards, met = _select(parent, choose, start, stop)
-    found = sum(e.used for e in shards)
-    if not found or (stop is not None and found < stop - start):
+    if config.fraction is not None:
+        stop = part_of(config.fraction, met)
+        shards = _first(shards, stop)
+    available = sum(e.used for e in shards)
+    if not available or (stop is not None and available < stop - start):
         asked = f"[{start}, {stop}) of" if stop is not None else "any of"
         raise UsageError(f"asked for {asked} the samples that meet this", f"at most {met:,}, all there are" if met else "there are none")
     if config.overwrite:
@@ -67,8 +76,16 @@ def run(config: SubsetConfig) -> None:
     manifest = _write(parent, shards, config.output, materialize=config.materialize, repack=repack, workers=workers, engine=config.engine)
     how = _how(config, start, stop)
     manifest = dataclasses.replace(manifest, parents=({"manifest": parent.digest, "samples": parent.samples, **how},))
+    write_first_card(manifest, config.output)
     manifest.save(config.output)
+    if condition is not None:
+        condition.note()
     _tell(config, parent, manifest, how, listed)
+
+
+def part_of(fraction: float, samples: int) -> int:
+    """Return ⌊F·M + ½⌋, computed with the decimal number F as it was written: 0.1 of 15 is 2, although 0.1 is no binary number."""
+    return int(Fraction(repr(fraction)) * samples + Fraction(1, 2))
 
 
 def _tell(config: SubsetConfig, parent: Manifest, manifest: Manifest, how: dict[str, Any], listed: UidSet | None) -> None:
@@ -79,11 +96,13 @@ def _tell(config: SubsetConfig, parent: Manifest, manifest: Manifest, how: dict[
         emit(counts | missing)
         return
     window = f" [{how['window'][0]}, {how['window'][1]})" if "window" in how else ""
-    emit(f"{config.output}: {manifest.samples:,} samples{window} of {parent.samples:,} in {len(manifest.shards):,} shards")
+    shards = counted(len(manifest.shards), "shard")
+    emit(f"{config.output}: {counted(manifest.samples, 'sample')}{window} of {parent.samples:,} in {shards}")
     if missing.get("uids_not_found"):
-        say(f"{missing['uids_not_found']:,} of the {missing['uids']:,} uids are not in the set")
+        notices.note(missing["uids_not_found"], f"of the {counted(missing['uids'], 'uid')} [is|are] not in the set", config.uids)
     if cut:
-        say(f"{len(cut):,} of the shards are cut: our readers and DALI (with the .idx here) honour that; other readers need --materialize")
+        are_cut = inflected(len(cut), f"{len(cut):,} of the shards [is|are] cut")
+        say(f"{are_cut}: our readers and DALI (with the .idx here) honour that; other readers need --materialize")
 
 
 def _write(
@@ -121,9 +140,10 @@ def _kept(source: dict[str, Any], n: int) -> dict[str, Any]:
 
 def _window(config: SubsetConfig, parent: Manifest) -> tuple[int, int | None]:
     """Return the window among the samples that meet the conditions; no end means all of them."""
-    given = (config.samples is not None) + bool(config.window)
-    if given > 1 or not (given or config.where or config.uids):
-        raise UsageError("a subset needs a size, a window, or a condition", "one of --samples N and --window A:B; --where, --uids FILE")
+    ways = (config.samples is not None) + (config.fraction is not None) + bool(config.window)
+    if ways > 1 or not (ways or config.where or config.uids):
+        allowed = "one of --samples N and --window A:B, or --fraction F; --where, --uids FILE"
+        raise UsageError("a subset needs a size, a window, or a condition", allowed)
     try:
         start, stop = (0, config.samples) if not config.window else [int(x) for x in config.window.split(":")]
     except ValueError:
@@ -135,39 +155,21 @@ def _window(config: SubsetConfig, parent: Manifest) -> tuple[int, int | None]:
     return start, stop
 
 
-def _choices(config: SubsetConfig, parent: Manifest) -> tuple[list[Choose], UidSet | None]:
-    """Return what a sample has to meet, and the list of uids among it."""
+def _choices(config: SubsetConfig, parent: Manifest) -> tuple[list[Choose], UidSet | None, expression.Bound | None]:
+    """Return what a sample has to meet, and the list of uids and the condition among it."""
     choose: list[Choose] = []
-    listed = None
+    listed, condition = None, None
     if config.uids:
-        listed = read_uid_file(config.uids)
+        listed, names = read_listed(config.uids)
+        if names:
+            listed = UidSet(pack([*unpack(listed.uids), *which.resolve_listed(parent, names)]))
+        if not len(listed):
+            raise UsageError(f"{config.uids}: none of the names in it is of a sample, such as {names[:1]}", which.ALLOWED)
         choose.append(listed.holds)
     if config.where:
-        condition = expression.Filter(expression.parse(config.where), known_columns(parent))
-        choose.append(lambda shard: condition.holds(_table(shard, condition.columns)))
-    return choose, listed
-
-
-def _table(shard: Shard, columns: list[str]) -> pa.Table:
-    import pyarrow as pa
-
-    table = shard.sidecar(columns)
-    return table if table.num_columns else pa.table({"key": pa.nulls(len(shard), pa.string())})
-
-
-def known_columns(manifest: Manifest) -> pa.Schema:
-    """Return the columns of a set's sidecars and layers: `caption`, `<filter>.<column>`, `<layer>.<column>` …"""
-    import pyarrow as pa
-
-    first = {manifest.folder_of(entry): entry for entry in reversed(manifest.shards)}
-    found: dict[str, pa.DataType] = {}
-    for folder, entry in reversed(first.items()):
-        with Shard(manifest, entry) as shard:
-            own = {field.name: field.type for field in shard.sidecar().schema}
-        found = layers.columns_of(folder) | own | found
-    if not found:
-        raise UsageError(f"{manifest.folder!r} has neither sidecars nor layers: no columns to choose by", advice="--uids FILE")
-    return pa.schema(list(found.items()))
+        condition = expression.bound(parent, config.where)
+        choose.append(condition.holds)
+    return choose, listed, condition
 
 
 def _select(parent: Manifest, choose: list[Choose], start: int, stop: int | None) -> tuple[list[ShardEntry], int]:
@@ -189,9 +191,22 @@ def _select(parent: Manifest, choose: list[Choose], start: int, stop: int | None
     return shards, seen
 
 
+def _first(shards: list[ShardEntry], samples: int) -> list[ShardEntry]:
+    """Return shards cut to the first so many of their samples in use."""
+    first = []
+    left = samples
+    for entry in shards:
+        if left <= 0:
+            break
+        first.append(entry if entry.used <= left else entry.cut(entry.positions()[:left]))
+        left -= entry.used
+    return first
+
+
 def _how(config: SubsetConfig, start: int, stop: int | None) -> dict[str, Any]:
     """Return how the subset was chosen, for its manifest: the list by its content, never by its path."""
     how: dict[str, Any] = {"window": [start, stop]} if stop is not None else {}
+    how |= {"fraction": config.fraction} if config.fraction is not None else {}
     how |= {"where": config.where} if config.where else {}
     return how | ({"uids": fs.sha256(config.uids)} if config.uids else {})
 
@@ -203,20 +218,20 @@ def moved_or_cut(
     named = list(zip(_free_names([e for _, e in pairs]), pairs, strict=True))
     tasks = [CopyTask((piece(m, e),), folder, name) for name, (m, e) in named if e.use is not None] if materialize else []
     copies = dict(zip((t.name for t in tasks), copy_shards(tasks, workers, engine), strict=True)) if tasks else {}
-    found = []
+    moved = []
     for name, (manifest, entry) in named:
         if entry.use is None:
-            found.append(dataclasses.replace(entry, path=relative(manifest.path_of(entry), folder), index=None))
+            moved.append(dataclasses.replace(entry, path=relative(manifest.path_of(entry), folder), index=None))
         else:
-            found.append(copies.get(name) or _windowed(manifest, entry, folder, name))
-    return found
+            moved.append(copies.get(name) or _windowed(manifest, entry, folder, name))
+    return moved
 
 
 def _windowed(parent: Manifest, cut: ShardEntry, folder: str, name: str) -> ShardEntry:
     """Write an index of the samples in use, which DALI honours, and return the entry that refers to it."""
     path, whole = relative(parent.path_of(cut), folder), parent.path_of(dataclasses.replace(cut, index=None), ".idx")
     if fs.exists(whole):
-        head, *lines = fs.read_text(whole).splitlines()
+        head, *lines = fs.read_bytes(whole).decode("utf-8", "surrogateescape").splitlines()
         if len(lines) != cut.samples:
             raise RunError(f"{whole}: {len(lines)} samples", f"{cut.samples}, as the manifest says", "shards verify")
         chosen = [line for start, stop in cut.ranges for line in lines[start:stop]]
@@ -226,8 +241,9 @@ def _windowed(parent: Manifest, cut: ShardEntry, folder: str, name: str) -> Shar
             text = tar.format_index(shard.groups)
             if any(" " in member.name for group in shard.groups for member in group):
                 return dataclasses.replace(cut, path=path, index_sha256="")  # DALI's index cannot hold such names
-    fs.write_text(fs.join(folder, f"{name}.idx"), text)
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    content = text.encode("utf-8", "surrogateescape")  # names of foreign members may be no UTF-8
+    fs.write_bytes(fs.join(folder, f"{name}.idx"), content)
+    digest = hashlib.sha256(content).hexdigest()
     return dataclasses.replace(cut, path=path, index=f"{name}.idx", index_sha256=digest)
 
 
@@ -287,8 +303,10 @@ def refuse_other(output: str, parent: Manifest, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UsageError(f"{output!r} holds a set already", advice="--overwrite, or another --output")
-    own = any(fs.relative(parent.folder_of(e), output) == "." for e in parent.shards if _protocol(parent.folder_of(e)) == _protocol(output))
-    if own or not read_manifest(output, removed=True).parents:
+    is_parents = any(
+        fs.relative(parent.folder_of(e), output) == "." for e in parent.shards if _protocol(parent.folder_of(e)) == _protocol(output)
+    )
+    if is_parents or not read_manifest(output, removed=True).parents:
         raise UsageError(f"{output!r} holds tars of its own that others may use", "another folder: a build is never replaced by a part")
 
 
@@ -298,6 +316,7 @@ def clear(folder: str) -> None:
         return
     old = read_manifest(folder, removed=True)
     fs.remove(fs.join(folder, NAME))
+    remove_first_card(folder)
     for entry in old.shards:
         if entry.own:
             for suffix in (".parquet", ".idx", ".tar"):

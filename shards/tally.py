@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shards.core import fs
+from shards.core.console import inflected
+from shards.core.notices import note
+
+REPEATED_KEYS = "[key that stands|keys that stand] for several samples (a sample is then known by its tar and place, not by its key)"
 
 
 class Tally:
@@ -28,7 +32,12 @@ class Tally:
     def lines(self) -> Iterator[str]:
         """Yield such as `3 symbolic links, such as 00000.tar: b001.jpg`, a line for each kind."""
         for kind, count in self.counts.items():
-            yield f"{count:,} {kind}, such as {self.examples[kind]}"
+            yield f"{count:,} {inflected(count, kind)}, such as {self.examples[kind]}"
+
+    def note(self) -> None:
+        """Have each kind told at the end of the command."""
+        for kind, count in self.counts.items():
+            note(count, kind, f"such as {self.examples[kind]}")
 
     def __bool__(self) -> bool:
         return bool(self.counts)

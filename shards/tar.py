@@ -8,7 +8,9 @@ absolute and `..` names. The index is DALI's (`wds2idx`, v1.2), byte-equal to wh
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ from shards.header import is_header as is_header
 from shards.tally import Tally
 
 END = bytes(2 * BLOCK)
+# Tars of a folder that `shards index` leaves out, by kind, as `Tally` counts them.
+HIDDEN = "hidden [tar|tars] (a dot before the name) passed over"
+NO_SAMPLE = "[tar|tars] left out: no sample in [it|them]"
 PIECE = 2**20
 MAX_MEMBER = 8 * 2**30 - 1  # eleven octal digits
 MAX_ABOUT_NEXT = 2**24  # bytes of a long-name or PAX header, which is read whole; names have at most 4 KiB
@@ -29,8 +34,20 @@ _ABOUT_NEXT = (b"L", b"K", b"x", b"X")
 _REGULAR = (b"0", b"\0", b"7")
 _HARD_LINK, _SPARSE = b"1", b"S"
 _SILENT = (b"5", b"g", b"D", b"V")  # folders, and what describes the archive itself
-_PASSED_OVER = {b"2": "symbolic links passed over"} | dict.fromkeys((b"3", b"4", b"6"), "devices and pipes passed over")
-_INDEX_HEAD = re.compile(r"v1\.[12] (\d+)")
+_PASSED_OVER = {b"2": "symbolic [link|links] passed over"} | dict.fromkeys(
+    (b"3", b"4", b"6"), "[device or pipe|devices and pipes] passed over"
+)
+_INDEX_HEAD = re.compile(r"v1\.[12] ([0-9]{1,20})")
+_DOCUMENT = re.compile(
+    r"(read_?me|licen[cs]e|copying|notice|authors|citation|change(log|s)|data_?(card|sheet)|(dataset_?)?(card|infos?)|meta(_?data)?|"
+    r"manifest|index|class_?(es|names)|label_?(s|names|map)|categories|(md5|sha(1|256|512))(sums?)?|checksums?|thumbs|desktop)"
+    r"\.(md|txt|rst|html?|pdf|jsonl?|csv|tsv|ya?ml|toml|xml|cff|bib|db|ini|log)|.*\.md",
+    re.IGNORECASE,
+)
+
+
+class NoEndMarkError(TornFileError):
+    """A tar ends behind a whole member, without an end-of-archive mark: nothing of that member is missing."""
 
 
 class Stored(Protocol):
@@ -176,7 +193,8 @@ class _Walk:
             if self.ended and not self._goes_on(block, offset):
                 return
             if len(block) < BLOCK:
-                raise TornFileError(f"{self.name}: cut off at byte {self.limit}, before the end-of-archive mark")
+                kind_of_error = TornFileError if block or self.fields else NoEndMarkError
+                raise kind_of_error(f"{self.name}: cut off at byte {self.limit}, before the end-of-archive mark")
             if not block.strip(b"\0"):
                 self.ended = True
                 offset += BLOCK
@@ -226,18 +244,18 @@ class _Walk:
         if kind == _HARD_LINK:
             return self._linked(name, block)
         if sparse:
-            self.tally.add("sparse members passed over", self.fields.get("GNU.sparse.name", name))
+            self.tally.add("sparse [member|members] passed over", self.fields.get("GNU.sparse.name", name))
         elif kind in _REGULAR:
             is_folder = kind == b"\0" and name.endswith("/")  # as tars of 1979 write them
             return None if is_folder else Member(name, offset, size)
         elif kind not in _SILENT:
-            self.tally.add(_PASSED_OVER.get(kind, "members of unknown type passed over"), name)
+            self.tally.add(_PASSED_OVER.get(kind, "[member|members] of unknown type passed over"), name)
         return None
 
     def _linked(self, name: str, block: bytes) -> Member | None:
         """Return a hard link as a member with its target's bytes."""
         if self.limit == sys.maxsize:
-            self.tally.add("hard links in a packed tar passed over", name)
+            self.tally.add("hard [link|links] in a packed tar passed over", name)
             return None
         short = block[157:257].partition(b"\0")[0].decode("utf-8", "surrogateescape")
         target = (self.fields.get("linkpath") or short).removeprefix("./")
@@ -245,7 +263,7 @@ class _Walk:
             before = _Walk(self.file, self.name, Tally())
             self.places = {member.name: member for member in itertools.islice(before.members(), self.yielded)}
         if target not in self.places:
-            self.tally.add("hard links to files outside the tar passed over", name)
+            self.tally.add("hard [link|links] to files outside the tar passed over", name)
             return None
         return Member(name, self.places[target].offset, self.places[target].size)
 
@@ -261,9 +279,9 @@ class _Walk:
         if not block.strip(b"\0"):
             return True
         if not is_header(block):
-            self.tally.add("end marks with bytes behind them that are no tar", f"byte {offset}")
+            self.tally.add("end [mark|marks] with bytes behind [it|them] that are no tar", f"byte {offset}")
             return False
-        self.tally.add("concatenated tars read on (webdataset stops at the first end mark)", f"byte {offset}")
+        self.tally.add("concatenated [tar|tars] read on (webdataset stops at the first end mark)", f"byte {offset}")
         self.ended = False
         return True
 
@@ -297,7 +315,9 @@ def samples(members: Iterable[Member], tally: Tally | None = None) -> Iterator[l
         base = member.name.rpartition("/")[2]
         if base.startswith(".") or "." not in base:
             if tally is not None:
-                tally.add("dot files passed over" if base.startswith(".") else "files without an extension passed over", member.name)
+                tally.add(
+                    "dot [file|files] passed over" if base.startswith(".") else "[file|files] without an extension passed over", member.name
+                )
             continue
         if group and group[0].key != member.key:
             yield group
@@ -305,6 +325,76 @@ def samples(members: Iterable[Member], tally: Tally | None = None) -> Iterator[l
         group.append(member)
     if group:
         yield group
+
+
+def opened(path: str) -> IO[bytes]:
+    """Open a tar for reading.
+
+    Raises:
+        TornFileError: there is no file: a pipe (which would hang), a socket, a device, or a link that leads nowhere.
+    """
+    if kind := special(path):
+        raise TornFileError(f"{path}: {kind}", "an uncompressed tar")
+    return fs.open_read(path)
+
+
+def special(path: str) -> str:
+    """Return what stands at a path instead of a file, such as `a pipe`; empty where there is a file, or its place is remote."""
+    if fs.is_remote(path):
+        return ""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "a link that leads nowhere" if os.path.islink(path) else "no such file"
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    return f"{kinds.get(stat.S_IFMT(mode), 'a device')}, no file"
+
+
+def no_file(kind: str) -> str:
+    """Return the kind of a name that ends in .tar, for a `Tally`, where `special` says that no file stands there."""
+    return f"[name|names] of [a tar|tars] passed over: {kind}"
+
+
+def read_whole_samples(path: str, tally: Tally | None = None) -> tuple[list[list[Member]], TornFileError | None]:
+    """Return the whole samples of a tar, without the documents among them, and the error that ended the walk early.
+
+    Before a cut the last sample is whole if it has all the members that some sample before it has. One alone is whole
+    if the tar ends behind a whole member.
+
+    Raises:
+        UsageError: a member's name leads out of the folder.
+        TornFileError: there is no file.
+    """
+    tally = Tally() if tally is None else tally
+    members, torn = list[Member](), None
+    with opened(path) as file:
+        try:
+            for member in walk(file, path, tally=tally):
+                members.append(member)
+        except TornFileError as error:
+            torn = error
+    groups = list(samples(members, tally))
+    if torn is not None and groups:
+        kinds = [{member.ext for member in group} for group in groups]
+        ends_whole = isinstance(torn, NoEndMarkError) if len(kinds) == 1 else kinds[-1] in kinds[:-1]
+        if not ends_whole:
+            tally.add("[sample|samples] cut off with the tar passed over", groups.pop()[0].key)
+    documents = [len(group) == 1 and _is_document(group[0]) for group in groups]
+    if all(documents):
+        return groups, torn  # a set of such files alone: then they are its samples
+    for group, is_document in zip(groups, documents, strict=True):
+        if is_document:
+            tally.add("[document|documents] passed over", group[0].name)
+    return [group for group, is_document in zip(groups, documents, strict=True) if not is_document], torn
+
+
+def _is_document(member: Member) -> bool:
+    """Return whether a member that stands alone speaks of the archive and is no sample: README.md, LICENSE.txt, classes.json."""
+    return _DOCUMENT.fullmatch(member.name.rpartition("/")[2]) is not None
 
 
 def scattered(groups: Sequence[list[Member]]) -> list[str]:
@@ -325,11 +415,19 @@ def scattered(groups: Sequence[list[Member]]) -> list[str]:
 
 
 def read_index(path: str) -> list[list[Member]]:
-    """Return the samples of a tar: from the `.idx` beside it, else by walking the tar at `path`."""
+    """Return the samples of a tar: from the `.idx` beside it, else by walking the tar at `path`.
+
+    Of a torn tar without an `.idx` these are the whole samples, as `shards index --bad-files skip` counts them.
+
+    Raises:
+        TornFileError: the index cannot be parsed, or there is no whole sample.
+    """
     index = path.removesuffix(".tar") + ".idx"
     if not fs.exists(index):
-        with fs.open_read(path) as file:
-            return list(samples(walk(file, path)))
+        groups, torn = read_whole_samples(path)
+        if torn is not None and not groups:
+            raise torn
+        return groups
     return parse_index(fs.read_bytes(index).decode("utf-8", "surrogateescape"), index)  # as names in the tar are
 
 
@@ -350,8 +448,14 @@ def parse_index(text: str, name: str = "idx") -> list[list[Member]]:
         if len(words) % step:
             raise TornFileError(f"{name}: line {number + 2} has {len(words)} fields", f"a multiple of {step}")
         cells = [words[i : i + step] for i in range(0, len(words), step)]
+        if not all(_is_number(text) for cell in cells for text in cell[1:3]):
+            raise TornFileError(f"{name}: line {number + 2} has an offset or a size that is no number", line[:80])
         result.append([Member(c[3] if step == 4 else f"{number}.{c[0]}", int(c[1]), int(c[2])) for c in cells])
     return result
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 20  # of thousands of digits, int() would raise an error of its own
 
 
 def format_index(groups: Iterable[list[Member]]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from shards.core import fs
 from shards.core.config import dump, load, option
-from shards.core.errors import RunError
+from shards.core.errors import RunError, UsageError
 
 NAME, COMPACTED = "tombstones.json", "compacted.json"
 Stone = tuple[int, str, str]
@@ -51,7 +51,7 @@ def read(folder: str) -> dict[str, list[Stone]]:
         return {
             name: [(int(at), str(uid), str(source)) for at, uid, source in rows] for name, rows in json.loads(fs.read_text(path)).items()
         }
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path}: {error}", "{tar: [[position, uid, source], …]}", "shards remove writes it") from error
 
 
@@ -74,10 +74,16 @@ def read_rewritten(folder: str) -> list[Rewritten]:
     """Return what became of the tars of a folder, in the order in which it happened.
 
     Raises:
-        UsageError: the file is not ours.
+        RunError: the file is not ours; samples that were taken down would come back.
     """
     path = fs.join(folder, COMPACTED)
-    return [load(Rewritten, row, COMPACTED) for row in json.loads(fs.read_text(path))] if fs.exists(path) else []
+    if not fs.exists(path):
+        return []
+    try:
+        rows = json.loads(fs.read_text(path))
+        return [load(Rewritten, row, COMPACTED) for row in rows]
+    except (ValueError, TypeError, RecursionError, UsageError) as error:
+        raise RunError(f"{path}: {error}", "[{tar, was, gone, …}, …]", "shards compact writes it") from error
 
 
 def write_rewritten(folder: str, rows: list[Rewritten]) -> None:

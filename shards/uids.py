@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from shards import expression
 from shards.core import fs
 from shards.core.config import option
-from shards.core.console import emit
+from shards.core.console import counted, emit
 from shards.core.errors import TornFileError, UsageError
+from shards.listed import UID_COLUMNS, quoted_uid, read_names
 from shards.manifest import Manifest, read_manifest
 from shards.reader import Shard
 from shards.sample import UID_RULE
@@ -26,24 +28,45 @@ if TYPE_CHECKING:
 class UidsConfig:
     """Flags of `shards uids`."""
 
-    source: str = option(help="a build's folder or manifest.json, or such a .npy", positional=True)
+    source: str = option(help="a build's folder or manifest.json, or a list of uids (.npy, .txt, .csv, .parquet)", positional=True)
     output: str = option("", "write this .npy; without it, uids go to stdout, one per line")
+    where: str = option("", "only samples that meet an SQL condition over columns, as for `shards subset`", metavar="EXPR")
+    strict: bool = option(False, "exit 1 where the condition has no value for some samples")
     json: bool = option(False, "print JSON")
 
 
 def run(config: UidsConfig) -> None:
     """Write or print the sorted uids of a set."""
-    uids = read_uids(config.source) if config.source.endswith(".npy") else pack(uids_of(read_manifest(config.source)))
+    if config.output and not config.output.endswith(".npy"):
+        raise UsageError(f"--output {config.output}", "a name ending in .npy")
+    uids = _uids(config)
     if config.output:
-        if not config.output.endswith(".npy"):
-            raise UsageError(f"--output {config.output}", "a name ending in .npy")
         write_uids(config.output, uids)
-        emit({"uids": len(uids), "output": config.output} if config.json else f"{config.output}: {len(uids):,} uids")
+        emit({"uids": len(uids), "output": config.output} if config.json else f"{config.output}: {counted(len(uids), 'uid')}")
     elif config.json:
         emit(list(unpack(uids)))
     else:
         for uid in unpack(uids):
             emit(uid)
+
+
+def _uids(config: UidsConfig) -> npt.NDArray[np.void]:
+    is_set = fs.is_dir(config.source) or config.source.endswith("manifest.json") or not fs.exists(config.source)
+    if not is_set and config.where:
+        raise UsageError(f"--where over {config.source!r}, a list", "a build's folder: a list has no columns")
+    if not is_set:
+        return read_uids(config.source) if config.source.endswith(".npy") else read_uid_file(config.source).uids
+    manifest = read_manifest(config.source)
+    if not config.where:
+        return pack(uids_of(manifest))
+    condition = expression.bound(manifest, config.where)
+    uids: list[str] = []
+    for entry in manifest.shards:
+        with Shard(manifest, entry) as shard:
+            names = uids_in(shard)
+            uids += [names[i] for i in condition.holds(shard).nonzero()[0].tolist()]
+    condition.note()
+    return pack(uids)
 
 
 def uids_of(manifest: Manifest) -> Iterator[str]:
@@ -123,12 +146,12 @@ class UidSet:
         halves = np.frombuffer(_bytes(uids), dtype=">u8").astype("<u8").reshape(-1, 2)
         high, low = halves[:, 0], halves[:, 1]
         at, end = np.searchsorted(self.high, high, "left"), np.searchsorted(self.high, high, "right")
-        found = np.full(len(high), -1, np.int64)
+        places = np.full(len(high), -1, np.int64)
         for step in range(int((end - at).max(initial=0))):  # once, unless two uids share their first half
             inside = np.flatnonzero(at + step < end)
             same = inside[self.low[at[inside] + step] == low[inside]]
-            found[same] = at[same] + step
-        return found
+            places[same] = at[same] + step
+        return places
 
     def holds(self, shard: Shard) -> npt.NDArray[np.bool_]:
         """Return for each sample in use of a shard whether it is in the set."""
@@ -137,22 +160,39 @@ class UidSet:
         return places >= 0
 
 
+def read_listed(path: str) -> tuple[UidSet, list[str]]:
+    """Read a list of samples; return the uids in it, and what else is named there.
+
+    Lists are DataComp's .npy, text with a uid on each line or in a column, .parquet, .json (see `shards.listed`). A uid may
+    be quoted, in capitals, or written with UUID's dashes.
+
+    Raises:
+        UsageError: there is none, or it has no column of uids.
+        TornFileError: it is cut off.
+    """
+    if path.endswith(".npy"):
+        return UidSet(read_uids(path)), []
+    uids, others = [], []
+    for name in read_names(path, UID_COLUMNS, lambda cell: bool(quoted_uid(cell))):
+        uid = quoted_uid(name)
+        if uid:
+            uids.append(uid)
+        else:
+            others.append(name)
+    return UidSet(pack(uids)), others
+
+
 def read_uid_file(path: str) -> UidSet:
-    """Read a list of uids: DataComp's .npy, or text with a uid on each line (empty lines and `# …` are passed over).
+    """Read a list of uids, as `read_listed` does.
 
     Raises:
         UsageError: there is none, or something in it is no uid.
         TornFileError: it is cut off.
     """
-    if not fs.exists(path):
-        raise UsageError(f"no file at {path!r}", "DataComp's .npy, or text with a uid on each line")
-    if path.endswith(".npy"):
-        return UidSet(read_uids(path))
-    try:
-        lines = [line.partition("#")[0].strip() for line in fs.read_text(path).splitlines()]
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: neither text nor named .npy", "DataComp's .npy, or text with a uid on each line") from error
-    return UidSet(pack(line.lower() for line in lines if line))
+    uids, others = read_listed(path)
+    if others:
+        raise UsageError(f"{path}: {len(others):,} of the names are no uids, such as {others[0][:80]!r}", "32 hex digits")
+    return uids
 
 
 def write_uids(path: str, uids: npt.NDArray[np.void]) -> None:
@@ -164,10 +204,10 @@ def write_uids(path: str, uids: npt.NDArray[np.void]) -> None:
 
 
 def read_uids(path: str) -> npt.NDArray[np.void]:
-    """Read a uid array, with or without a .npy header.
+    """Read a uid array, with or without a .npy header: `u8,u8` in either byte order, (n, 2) of `u8`, or text of 32 hex digits.
 
     Raises:
-        UsageError: there is none, or it is of another dtype.
+        UsageError: there is none, it is of another dtype, or something in it is no uid.
         TornFileError: it is cut off.
     """
     import io
@@ -182,9 +222,31 @@ def read_uids(path: str) -> npt.NDArray[np.void]:
             raise TornFileError(f"{path}: {len(content)} bytes", "a multiple of 16")
         return np.frombuffer(content, kind)
     try:
-        uids = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError) as error:
+        if "allow_pickle" in str(error):
+            raise UsageError(f"{path}: an array of Python objects, which may run code", "dtype u8,u8 or S32", "save it so") from None
         raise TornFileError(f"{path}: {error}") from None
-    if uids.dtype != kind or uids.ndim != 1:
-        raise UsageError(f"{path}: dtype {uids.dtype}, shape {uids.shape}", "dtype u8,u8, shape (n,)")
-    return uids
+    return _as_pairs(array, path)
+
+
+def _as_pairs(array: npt.NDArray[Any], path: str) -> npt.NDArray[np.void]:
+    """Return an array of uids in any of the forms that people save as `u8,u8`."""
+    import numpy as np
+
+    kind, pairs = array.dtype, np.dtype("u8,u8")
+    refused = UsageError(f"{path}: dtype {kind}, shape {array.shape}", "dtype u8,u8, shape (n,); or text of 32 hex digits")
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array.reshape(-1)
+    if kind.kind in "SU" and array.ndim == 1:
+        texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in array.tolist()]
+        uids = [quoted_uid(text) for text in texts]
+        if not all(uids):
+            raise UsageError(f"{path}: {texts[uids.index('')]!r} is no uid", "32 hex digits")
+        return pack(uids)
+    if kind == np.dtype("u8").newbyteorder(kind.byteorder) and array.ndim == 2 and array.shape[1] == 2:
+        return np.ascontiguousarray(array.astype("u8")).view(pairs).reshape(-1)
+    fields = [kind.fields[name][0] for name in kind.names] if kind.fields is not None and kind.names else []
+    if array.ndim != 1 or len(fields) != 2 or any((f.kind, f.itemsize) != ("u", 8) for f in fields):
+        raise refused
+    return array.astype(pairs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shards.core.config import option
+from shards.manifest import NAME
 
 
 @dataclass(frozen=True)
@@ -25,4 +26,10 @@ class CardConfig:
     date: str = option("", "day of publication, YYYY-MM-DD; the clock is never read")
     citation: str = option("", "how to cite the set: text or BibTeX")
     overwrite: bool = option(False, "replace a README.md or croissant.json that says something else")
+    strict: bool = option(False, "exit 1 if anything was dropped, replaced, passed over or not found")
     json: bool = option(False, "print JSON")
+
+    @property
+    def folder(self) -> str:
+        """The folder that is written."""
+        return self.output or self.build.removesuffix(NAME)

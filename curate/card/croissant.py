@@ -212,6 +212,16 @@ def columns(facts: Facts) -> list[tuple[str, str, str]]:
     return [row for row in rows if row[0] not in _KEYS and row[2]]
 
 
+def left_out(facts: Facts) -> list[str]:
+    """Return the sidecars' columns that the metadata leaves out: Croissant has no data type for them."""
+    if not facts.sidecars:
+        return []
+    import pyarrow.parquet as pq
+
+    with fs.open_read(facts.manifest.path_of(facts.manifest.shards[0], ".parquet")) as file:
+        return [field.name for field in pq.read_schema(file) if not _data_type(field.type)]
+
+
 def _column(name: str, about: str, kind: str) -> dict[str, Any]:
     source = {"fileSet": {"@id": "sidecars"}, "extract": {"column": name}}
     return _field(f"samples/{name}", about, kind.removeprefix(_LIST), source, **({"repeated": True} if kind.startswith(_LIST) else {}))

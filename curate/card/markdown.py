@@ -20,12 +20,15 @@ from curate.card.words import CAPTIONS, limits, steps
 from curate.config import SOURCES
 from curate.report.sections.ledger import why
 from shards.core import fs, registry
+from shards.core.notices import note
+from shards.first_card import ALL_TARS
 from shards.inspect import brace, open_clip_command
 
 # The hub's size categories: powers of ten from a thousand on.
 _SIZES = (10**3, 10**4, 10**5, 10**6, 10**7, 10**8, 10**9, 10**10, 10**11, 10**12)
 _SHORT = {10**3: "K", 10**6: "M", 10**9: "B", 10**12: "T"}
 MAX_TEXT = 400
+LONGEST_EXAMPLE = 60  # characters
 FILES = {
     "recipe.yaml": "everything that shaped the build",
     "ledger": "a row for each input: kept, or why not",
@@ -56,7 +59,7 @@ def front_matter(facts: Facts) -> dict[str, Any]:
     values |= {"size_categories": [size_category(facts.manifest.samples)], "tags": ["webdataset", "provender"]}
     if facts.whole:
         folders = dict.fromkeys(e.path.rpartition("/")[0] for e in facts.manifest.shards)
-        paths = [f"{folder}/*.tar" if folder else "*.tar" for folder in folders]
+        paths = [fs.join(folder, ALL_TARS) if folder else ALL_TARS for folder in folders]
         values["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": paths[0] if len(paths) == 1 else paths}]}]
         values["dataset_info"] = {"splits": [{"name": "train", "num_examples": facts.manifest.samples}]}
     return values
@@ -113,7 +116,9 @@ def escaped(value: Any) -> Raw:
     if isinstance(value, Raw):
         return value
     text = one_line(str(value))
-    text = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+    if len(text) > MAX_TEXT:
+        note(1, f"[text|texts] of the card cut to {MAX_TEXT} characters", f"such as {text[:LONGEST_EXAMPLE]}…")
+        text = text[:MAX_TEXT] + "…"
     if re.fullmatch(r"https?://[^\s<>|`\"\\]+", text):
         return Raw(f"<{text}>")
     return Raw(re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", html.escape(text, quote=False)))

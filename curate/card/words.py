@@ -26,47 +26,47 @@ def steps(facts: Facts) -> list[str]:
     recipe = facts.recipe
     if not recipe:
         return []
-    said = [_cleaning(recipe.get("clean")), _images(recipe.get("image"))]
-    said += [_filter(name, options) for name, options in facts.filters.items()]
-    said += _duplicates(recipe.get("dedup") or {})
+    sentences = [_cleaning(recipe.get("clean")), _images(recipe.get("image"))]
+    sentences += [_filter(name, options) for name, options in facts.filters.items()]
+    sentences += _duplicates(recipe.get("dedup") or {})
     if facts.manifest.notes.get("excluded"):
-        said.append("Images near those of test sets were dropped (see below).")
+        sentences.append("Images near those of test sets were dropped (see below).")
     if holdout := recipe.get("holdout"):
-        said.append(f"{holdout:.2%} of the samples, chosen by their uid, were held out.")
+        sentences.append(f"{holdout:.2%} of the samples, chosen by their uid, were held out.")
     if balance := recipe.get("balance"):
-        said.append(f"The order is balanced by {balance.get('by')}: so is every prefix of the set.")
+        sentences.append(f"The order is balanced by {balance.get('by')}: so is every prefix of the set.")
     if spare := sum(s.get("spare", 0) for s in facts.manifest.sources.values()):
-        said.append(f"{spare:,} more samples met all this; they are spare, since the size that was asked for is reached without them.")
+        sentences.append(f"{spare:,} more samples met all this; they are spare, since the size that was asked for is reached without them.")
     quotas = any(s.get("samples") for s in recipe.get("sources") or [])
     drawn = "" if balance else f": the set is a random draw{' within each source' if quotas else ''} from all that met this"
-    said.append(f"A sample's place in the set follows from a hash of seed {facts.manifest.seed} and its uid{drawn}.")
-    return said
+    sentences.append(f"A sample's place in the set follows from a hash of seed {facts.manifest.seed} and its uid{drawn}.")
+    return sentences
 
 
 def limits(facts: Facts) -> list[str]:
     """Return what a user of the set should know, each sentence from a fact of recipe or manifest."""
     manifest, filters = facts.manifest, facts.filters
-    said = []
+    sentences = []
     if manifest.builder == BUILDER:  # tars that were made elsewhere
-        said.append("The tars were made elsewhere and only indexed: their sources, filters and licences are not known here.")
+        sentences.append("The tars were made elsewhere and only indexed: their sources, filters and licences are not known here.")
     elif not facts.recipe:
-        said.append("No recipe lies beside the shards: filters and duplicates are those of the sets this one was made of.")
-    said += [f"Only the first {limit:,} records of each source were read."] if (limit := facts.recipe.get("limit")) else []
-    said += _not_online(facts)
+        sentences.append("No recipe lies beside the shards: filters and duplicates are those of the sets this one was made of.")
+    sentences += [f"Only the first {limit:,} records of each source were read."] if (limit := facts.recipe.get("limit")) else []
+    sentences += _not_online(facts)
     if facts.recipe:
-        said += [_language(filters), _safety(filters)]
-        said += ["No step looked for people, faces or personal data: pictures and captions may show them."]
-        said += [] if manifest.notes.get("excluded") else ["No test set was kept out: the set may hold images of public benchmarks."]
+        sentences += [_language(filters), _safety(filters)]
+        sentences += ["No step looked for people, faces or personal data: pictures and captions may show them."]
+        sentences += [] if manifest.notes.get("excluded") else ["No test set was kept out: the set may hold images of public benchmarks."]
     if "clip_score" in filters:
-        said.append("A model scored the pairs (clip_score): what it does not know, it scores low, and such samples are rarer here.")
+        sentences.append("A model scored the pairs (clip_score): what it does not know, it scores low, and such samples are rarer here.")
     if any(s.get("template") for s in facts.recipe.get("sources") or []):
-        said.append("Some captions are templates filled with class names, and were not written by a person for that image.")
-    said += _overlap(facts)
+        sentences.append("Some captions are templates filled with class names, and were not written by a person for that image.")
+    sentences += _overlap(facts)
     if unknown := sum(n or 0 for _, licence, n in facts.licences() if not licence):
-        said.append(f"No licence is stated for {unknown:,} of {manifest.samples:,} samples.")
-    if bad := manifest.notes.get("bad_files"):
-        said.append(f"{len(bad):,} input files were torn or unreadable; only their whole samples count.")
-    return said
+        sentences.append(f"No licence is stated for {unknown:,} of {manifest.samples:,} samples.")
+    if bad := manifest.bad_files:
+        sentences.append(f"{len(bad):,} input files were torn or unreadable; only their whole samples count.")
+    return sentences
 
 
 def _cleaning(clean: Any) -> str:
@@ -84,9 +84,9 @@ def _images(image: Any) -> str:
 
 
 def _filter(name: str, options: dict[str, Any]) -> str:
-    given = ", ".join(f"{k} {_value(v)}" for k, v in options.items())
+    options_text = ", ".join(f"{k} {_value(v)}" for k, v in options.items())
     meaning = why(name)
-    return f"Filter {name}{f' ({given})' if given else ''}{f': {meaning}' if meaning else '.'}"
+    return f"Filter {name}{f' ({options_text})' if options_text else ''}{f': {meaning}' if meaning else '.'}"
 
 
 def _value(value: Any) -> str:
@@ -128,17 +128,17 @@ def _safety(filters: dict[str, dict[str, Any]]) -> str:
     words = "Profanity was found by a list of words, which misses what is said without them" if "profanity" in filters else ""
     lists = "pictures and URLs on block lists were dropped" if "blocklist" in filters else ""
     looked = "no step judged what pictures show: some may be offensive or unsafe"
-    said = "; ".join(part for part in (words or "Captions were not searched for profanity", lists, looked) if part)
-    return said + "."
+    sentence = "; ".join(part for part in (words or "Captions were not searched for profanity", lists, looked) if part)
+    return sentence + "."
 
 
 def _overlap(facts: Facts) -> list[str]:
     """Say what sources share, where a copy may stand in both of them."""
     notes = facts.manifest.notes
     pairs = (notes.get("overlap") or {}) if notes.get("dedup_scope") != "all" else {}
-    said = []
+    sentences = []
     for pair, shared in pairs.items():
         kinds = {"by their bytes": shared.get("exact", 0), "by pairs of near-equal pHashes": shared.get("near", 0)}
         if counts := ", ".join(f"{n:,} {kind}" for kind, n in kinds.items() if n):
-            said.append(f"Images that the inputs of {pair} share: {counts}. Copies may stand in both.")
-    return said
+            sentences.append(f"Images that the inputs of {pair} share: {counts}. Copies may stand in both.")
+    return sentences

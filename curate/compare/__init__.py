@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.recipe import MAX_RADIUS
 from curate.report.config import check_page
-from shards.core.config import option
+from shards.core.config import MOST_WORKERS, option
 from shards.core.console import emit, say
 from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError
@@ -33,11 +33,12 @@ class CompareConfig:
         positional=True,
         metavar="SET",
     )
-    radius: int = option(4, "bits of 64 in which the pHashes of near duplicates may differ")
+    radius: int = option(4, "bits of 64 in which the pHashes of near duplicates may differ", least=0, most=MAX_RADIUS)
     look: bool = option(True, "open the images of sets without sidecars, for bytes and near duplicates")
     output: str = option("", "HTML file to write; its .json goes beside it", metavar="FILE")
+    strict: bool = option(False, "exit 1 if anything was dropped, replaced, passed over or not found")
     json: bool = option(False, "print JSON")
-    workers: int = option(0, "worker processes that make thumbnails (default: one per core)")
+    workers: int = option(0, "worker processes that make thumbnails (default: one per core)", least=0, most=MOST_WORKERS)
     engine: str = option("local", "local | inline (this process alone)")
 
 
@@ -46,20 +47,18 @@ def compare(config: CompareConfig) -> int:
     from curate.compare.load import load
     from curate.compare.text import text
 
-    if not 0 <= config.radius <= MAX_RADIUS:
-        raise UsageError(f"--radius {config.radius}", f"0 to {MAX_RADIUS} bits")
     if len(config.sets) < 2:
         raise UsageError(f"{len(config.sets)} set", "two or more to compare")
     if config.output:
         check_page(config.output)
     con, sets, sources = load(config.sets, config.look)
     with contextlib.closing(con):
-        found = collect(con, sets, sources, config.radius)
+        comparison = collect(con, sets, sources, config.radius)
     if config.output:
         from curate.compare.page import write_page
 
-        write_page(config.output, found, sets, config.workers or default_workers(), config.engine)
-    emit(found if config.json else text(found, config.sets))
+        write_page(config.output, comparison, sets, config.workers or default_workers(), config.engine)
+    emit(comparison if config.json else text(comparison, config.sets))
     if config.output:
         say(f"report: {config.output}")
     return 0
@@ -73,37 +72,37 @@ def collect(con: Any, sets: list[Loaded], sources: list[str], radius: int) -> di
     from curate.compare.vocabulary import vocabulary
 
     pairs = [(a, b) for i, a in enumerate(sets) for b in sets[i + 1 :]]
-    named = {one.label: one for one in sets if one.manifest}
-    found: dict[str, Any] = {
+    named = {loaded.label: loaded for loaded in sets if loaded.manifest}
+    comparison: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "sets": [_said(one) for one in sets],
+        "sets": [_said(loaded) for loaded in sets],
         "overlap": [{"a": a.label, "b": b.label, **overlap(con, a, b, radius)} for a, b in pairs],
         "moved": [{"a": a.label, "b": b.label, **moved(con, a, b, sources)} for a, b in pairs if a.manifest and b.manifest],
     }
     if len(named) < 2:
-        return found
+        return comparison
     spread = {measure: _described(named, measure) for measure in MEASURES}
-    found["spread"] = {label: {measure: spread[measure][label] for measure in MEASURES} for label in named}
-    found["recipes"] = recipes(sets)
-    found["vocabulary"] = vocabulary({label: one.drawn for label, one in named.items() if one.drawn is not None})
-    return found
+    comparison["spread"] = {label: {measure: spread[measure][label] for measure in MEASURES} for label in named}
+    comparison["recipes"] = recipes(sets)
+    comparison["vocabulary"] = vocabulary({label: loaded.drawn for label, loaded in named.items() if loaded.drawn is not None})
+    return comparison
 
 
 def _described(sets: dict[str, Loaded], measure: str) -> dict[str, Any]:
     from curate.report.histograms import described
 
-    known = {label: one.histograms[measure] for label, one in sets.items() if one.histograms and measure in one.histograms}
+    known = {label: loaded.histograms[measure] for label, loaded in sets.items() if loaded.histograms and measure in loaded.histograms}
     return described(known, list(sets))
 
 
-def _said(one: Loaded) -> dict[str, Any]:
+def _said(loaded: Loaded) -> dict[str, Any]:
     """Return what a set says of itself."""
     from curate.report.ledgers import has_ledger
 
-    if one.manifest is None:
-        return {"name": one.label, "kind": "list", "samples": one.samples}
-    m = one.manifest
+    if loaded.manifest is None:
+        return {"name": loaded.label, "kind": "list", "samples": loaded.samples}
+    m = loaded.manifest
     kind = "build" if has_ledger(m) else "set"
     facts = {"shards": len(m.shards), "bytes": m.bytes, "seed": m.seed, "builder": m.builder, "manifest": m.digest}
-    return {"name": one.label, "kind": kind, "samples": one.samples, **facts}
+    return {"name": loaded.label, "kind": kind, "samples": loaded.samples, **facts}

@@ -15,7 +15,8 @@ from curate.listing import connect, scalar
 from shards.core import fs
 from shards.core.console import Progress
 from shards.core.errors import UsageError
-from shards.manifest import NAME, Manifest, read_manifest
+from shards.core.notices import note
+from shards.manifest import Manifest, read_manifest
 from shards.sample import UID_RULE
 
 if TYPE_CHECKING:
@@ -48,20 +49,6 @@ class Loaded:
     histograms: dict[str, Histogram] | None = None
 
 
-def labels(paths: tuple[str, ...]) -> list[str]:
-    """Return a name for each path: the shortest ending that tells it from the others; equal paths are numbered."""
-    from curate.report.subject import numbered
-
-    parts = [path.rstrip("/").removesuffix("/" + NAME).split("/") for path in paths]
-    names = ["/".join(one) for one in parts]
-    for length in range(1, max(map(len, parts))):
-        short = ["/".join(one[-length:]) for one in parts]
-        if len(set(short)) == len(set(names)):
-            names = short
-            break
-    return numbered(names)
-
-
 def load(paths: tuple[str, ...], look: bool) -> tuple[Any, list[Loaded], list[str]]:
     """Read sets and lists of ids; returns the connection with their tables, the sets, and the sources' names by number.
 
@@ -70,7 +57,9 @@ def load(paths: tuple[str, ...], look: bool) -> tuple[Any, list[Loaded], list[st
     """
     con = connect("")
     con.execute(f"SET memory_limit = '{MEMORY}'; SET preserve_insertion_order = false")
-    names = labels(paths)
+    from curate.report.subject import path_labels
+
+    names = path_labels(paths)
     lists = {at: _load_list(con, at, names[at], path) for at, path in enumerate(paths) if path.endswith(LISTS)}
     native = any(one.native for one in lists.values())
     sources: list[str] = []
@@ -122,6 +111,7 @@ def _load_set(con: Any, at: int, label: str, path: str, look: bool, native: bool
     con.execute(f"CREATE TABLE d{at} (id UHUGEINT, nth UINTEGER, uid VARCHAR, caption VARCHAR)")
     counters: dict[str, Counter[int]] = {name: Counter() for name in MEASURES}
     seen, highest = 0, 2**128 - 1
+    without: Counter[str] = Counter()
     with Progress(f"read {path}", manifest.samples) as progress:
         for rows in facts(manifest, look=look):
             _insert(con, at, rows, seen, native, sources)
@@ -129,12 +119,27 @@ def _load_set(con: Any, at: int, label: str, path: str, look: bool, native: bool
             con.unregister("rows")
             for name, values in _measured(rows).items():
                 _count(counters[name], values)
+            without.update(_not_comparable(rows))
             seen += rows.num_rows
             progress.add(rows.num_rows)
     drawn = con.sql(f"SELECT uid, caption FROM d{at} ORDER BY id, nth LIMIT {DRAWN}").to_arrow_table()
     con.execute(f"DROP TABLE d{at}")
+    for what, count in without.items():
+        note(count, what, f"such as those of {path}")
     histograms = {name: _histogram(counter) for name, counter in counters.items() if counter}
     return Loaded(at, label, seen, manifest, drawn=drawn, histograms=histograms)
+
+
+def _not_comparable(rows: pa.Table) -> dict[str, int]:
+    """Return how many samples of a shard are compared by less than ids, bytes and pictures, by kind."""
+    import numpy as np
+
+    no_bytes = np.asarray(rows["content"]) == ""
+    no_picture = (np.asarray(rows["phash"]) == "") & ~no_bytes
+    return {
+        "samples compared without their images: none there, or not opened": int(no_bytes.sum()),
+        "images without a pHash, compared by their bytes alone": int(no_picture.sum()),
+    }
 
 
 def _insert(con: Any, at: int, rows: pa.Table, seen: int, native: bool, sources: list[str]) -> None:

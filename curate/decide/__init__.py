@@ -21,7 +21,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from curate.decide import drop
-from curate.decide.counts import check_balance, check_size, count_decisions, placeholders, removed_by_class, stages, waterfall
+from curate.decide.counts import (
+    by_row,
+    check_balance,
+    check_size,
+    count_decisions,
+    placeholders,
+    removed_by_class,
+    stages,
+    warnings,
+    waterfall,
+)
 from curate.decide.load import load_samples
 from curate.decide.near import drop_near, overlap
 from curate.decide.order import rank_survivors
@@ -35,7 +45,7 @@ if TYPE_CHECKING:
 
     Step = Callable[["duckdb.DuckDBPyConnection"], pa.Table]
 
-__all__ = ["Decided", "Steps", "decide", "placeholders", "removed_by_class", "stages", "waterfall"]
+__all__ = ["Decided", "Steps", "by_row", "decide", "placeholders", "removed_by_class", "stages", "warnings", "waterfall"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +71,11 @@ class Decided:
     kept: int
     overlap: dict[str, dict[str, int]]
 
+    @property
+    def held(self) -> int:
+        """How many samples are held out."""
+        return sum(source["holdout"] for source in self.sources.values())
+
 
 def decide(recipe: Recipe, parts: list[Part], work: str, threads: int = 0, steps: Steps = Steps()) -> Decided:
     """Decide about every row of the measured parts.
@@ -81,7 +96,7 @@ def decide(recipe: Recipe, parts: list[Part], work: str, threads: int = 0, steps
     if steps.test_images:
         drop.drop(con, steps.test_images(con), "near_test_image")
     if recipe.dedup.near:
-        drop_near(con, recipe, recipe.dedup.near.radius, threads)
+        drop_near(con, recipe, recipe.dedup.near, threads)
         drop.merge_captions(con)
     if recipe.dedup.captions:
         drop.captions(con)

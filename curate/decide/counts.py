@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from curate.listing import scalar
 from curate.recipe import Recipe
-from shards.core.console import table
+from shards.core.console import counted, table
 from shards.core.errors import RunError, UsageError
 from shards.schema import REASONS, RELATIVE_REASONS
 
@@ -26,13 +26,13 @@ def count_decisions(con: duckdb.DuckDBPyConnection, recipe: Recipe) -> dict[str,
     order = {reason: i for i, reason in enumerate(stages(recipe))}
     result: dict[str, dict[str, Any]] = {}
     for spec in recipe.sources:
-        own = [r for r in rows if r[0] == spec.name]
-        dropped = {reason: n for _, decision, reason, n in own if decision == "dropped"}
+        of_source = [r for r in rows if r[0] == spec.name]
+        dropped = {reason: n for _, decision, reason, n in of_source if decision == "dropped"}
         result[spec.name] = {
             "reader": spec.reader,
             "unit": "caption" if spec.captions == "each" else "record",
-            "inputs": sum(r[3] for r in own),
-            **{d: sum(r[3] for r in own if r[1] == d) for d in ("kept", "holdout", "spare")},
+            "inputs": sum(r[3] for r in of_source),
+            **{d: sum(r[3] for r in of_source if r[1] == d) for d in ("kept", "holdout", "spare")},
             "dropped": {reason: dropped[reason] for reason in sorted(dropped, key=order.__getitem__)},
         }
     return result
@@ -60,6 +60,16 @@ def placeholders(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     return [dict(zip(("source", "phash", "samples"), row, strict=True)) for row in rows]
 
 
+def warnings(con: duckdb.DuckDBPyConnection) -> tuple[int, str]:
+    """Return how many pictures were measured with something passed over and are not dropped, and one of them in words."""
+    rows = con.execute("""
+        SELECT count(*), coalesce(min(source_id || ': ' || detail), '')
+        FROM (SELECT place FROM decided WHERE decision <> 'dropped')
+        JOIN (SELECT place, source_id, detail FROM measured WHERE status = '' AND detail <> '') USING (place)
+    """).fetchall()
+    return int(rows[0][0]), str(rows[0][1])
+
+
 def check_balance(con: duckdb.DuckDBPyConnection, inputs: int, sources: dict[str, dict[str, Any]]) -> None:
     """Inputs = kept + held out + spare + dropped, for every source and against what was measured.
 
@@ -70,9 +80,9 @@ def check_balance(con: duckdb.DuckDBPyConnection, inputs: int, sources: dict[str
         accounted = s["kept"] + s["holdout"] + s["spare"] + sum(s["dropped"].values())
         if accounted != s["inputs"] or "" in s["dropped"]:
             raise RunError(f"{name}: the ledger does not balance: {s['inputs']:,} inputs, {accounted:,} accounted for")
-    found = sum(s["inputs"] for s in sources.values())
-    if found != inputs:
-        raise RunError(f"the ledger does not balance: {inputs:,} rows measured, {found:,} decided")
+    total = sum(s["inputs"] for s in sources.values())
+    if total != inputs:
+        raise RunError(f"the ledger does not balance: {inputs:,} rows measured, {total:,} decided")
     stray = scalar(con, "SELECT count(*) FROM drops ANTI JOIN alive ON alive.place = drops.winner WHERE winner IS NOT NULL")
     if stray:
         raise RunError(f"{stray:,} duplicates name a sample that did not survive")
@@ -80,19 +90,34 @@ def check_balance(con: duckdb.DuckDBPyConnection, inputs: int, sources: dict[str
 
 def check_size(recipe: Recipe, sources: dict[str, dict[str, Any]]) -> None:
     """Refuse a size that the survivors do not reach, saying what dropped the rest."""
-    wanted = {s.name: s.samples for s in recipe.sources if s.samples}
-    for name, quota in wanted.items():
-        survivors = sources[name]["kept"] + sources[name]["spare"]
-        if survivors < quota:
-            raise _too_few(f"{quota:,} samples of {name}", survivors, {name: sources[name]})
+    _check_quotas({s.name: s.samples for s in recipe.sources if s.samples}, sources)
     survivors = sum(s["kept"] + s["spare"] for s in sources.values())
     if isinstance(recipe.samples, int) and survivors < recipe.samples:
-        raise _too_few(f"{recipe.samples:,} samples", survivors, sources)
+        allowed = f"at most {survivors:,}" if survivors else "at least one survivor"
+        raise _too_few(counted(recipe.samples, "sample"), allowed, sources, "--samples all takes what there is")
     if survivors == 0:
-        raise _too_few("all samples", 0, sources)
+        raise _too_few(
+            "all samples", "at least one survivor", sources, "a reason that takes all is an option of the recipe, or another kind of input"
+        )
 
 
-def _too_few(asked: str, survivors: int, sources: dict[str, dict[str, Any]]) -> UsageError:
+def _check_quotas(wanted: dict[str, int], sources: dict[str, dict[str, Any]]) -> None:
+    """Refuse quotas that their sources do not reach, all of them in one message, and say which total keeps the shares."""
+    there = {name: sources[name]["kept"] + sources[name]["spare"] for name in wanted}
+    short = [name for name, quota in wanted.items() if there[name] < quota]
+    if not short:
+        return
+    total = sum(wanted.values())
+    most = min(there[name] * total // quota for name, quota in wanted.items())
+    asked = " and ".join(f"{counted(wanted[name], 'sample')} of {name}" for name in short)
+    allowed = " and ".join(f"at most {there[name]:,} of {name}" for name in short)
+    listed = f"{len(wanted)} sources" if len(wanted) > 1 else "source"
+    advice = f"{counted(most, 'sample')} in all, in these shares of the {listed}" if most else "another source, or one less"
+    raise _too_few(asked, allowed, {name: sources[name] for name in short}, advice, f" of {' and '.join(short)}")
+
+
+def _too_few(asked: str, allowed: str, sources: dict[str, dict[str, Any]], advice: str, whose: str = "") -> UsageError:
+    survivors = sum(s["kept"] + s["spare"] for s in sources.values())
     reasons: dict[str, int] = {}
     for s in sources.values():
         for reason, n in s["dropped"].items():
@@ -101,20 +126,23 @@ def _too_few(asked: str, survivors: int, sources: dict[str, dict[str, Any]]) -> 
     inputs = sum(s["inputs"] for s in sources.values())
     parts = [f"{reason} {n:,}" for reason, n in sorted(reasons.items(), key=lambda r: -r[1])] + ([f"held out {held:,}"] if held else [])
     return UsageError(
-        f"asked for {asked}; {survivors:,} of {inputs:,} inputs survive ({', '.join(parts) or 'nothing was dropped'})",
-        f"at most {survivors:,}",
-        "--samples all takes what there is; `curate measure` has kept the work, so a new try is quick",
+        f"asked for {asked}; {survivors:,} of {counted(inputs, 'input')}{whose} survive ({', '.join(parts) or 'nothing was dropped'})",
+        allowed,
+        f"{advice}; the work folder has kept what was measured, so a new try is quick",
     )
+
+
+def by_row(sources: dict[str, dict[str, Any]], order: list[str]) -> dict[str, dict[str, int]]:
+    """Return the ledger as counts by row, then by source: inputs, a row for each reason that took any, what became of the rest."""
+    used = [r for r in order if any(r in s["dropped"] for s in sources.values())]
+    rows = {"inputs": {name: s["inputs"] for name, s in sources.items()}}
+    rows |= {f"- {reason}": {name: s["dropped"].get(reason, 0) for name, s in sources.items()} for reason in used}
+    for decision in ("holdout", "spare", "kept"):
+        if decision == "kept" or any(s[decision] for s in sources.values()):
+            rows[decision] = {name: s[decision] for name, s in sources.items()}
+    return rows
 
 
 def waterfall(sources: dict[str, dict[str, Any]], order: list[str]) -> str:
     """Return the ledger as a text table: a column per source, a line per decision."""
-    used = [r for r in order if any(r in s["dropped"] for s in sources.values())]
-    rows: list[list[Any]] = [["inputs", *(s["inputs"] for s in sources.values())]]
-    rows += [[f"- {reason}", *(s["dropped"].get(reason, 0) for s in sources.values())] for reason in used]
-    rows += [
-        [name, *(s[name] for s in sources.values())]
-        for name in ("holdout", "spare", "kept")
-        if name == "kept" or any(s[name] for s in sources.values())
-    ]
-    return table(["", *sources], rows)
+    return table(["", *sources], [[name, *row.values()] for name, row in by_row(sources, order).items()])

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from curate import plugins
 from curate.config import FILTERS, filter_options
 from curate.decide.counts import stages
 from curate.decide.parts import show_measured
-from curate.listing import sql_text
-from curate.measure import Part, low_information
+from curate.hidden import hide, sensitive
+from curate.listing import connect, sql_text
+from curate.measure import Part, is_gray, low_information
 from curate.recipe import Recipe
 from curate.removed import hide_removed
 from shards.core import registry
@@ -27,7 +29,7 @@ _SAMPLES = """
 CREATE TABLE samples AS
 SELECT place, source::source_name AS source, {scope} AS scope, uid::UUID AS uid, {image}::UUID AS image,
        ('0x' || left(sha256('{seed}:' || uid), 16))::UBIGINT AS rank_key, {preference} AS preference,
-       left(nullif(original_sha256, ''), 32)::UUID AS content, phash, {low} AS low, hash(caption) AS text, class_index,
+       left(nullif(original_sha256, ''), 32)::UUID AS content, phash, {low} AS low, {gray} AS gray, hash(caption) AS text, class_index,
        (CASE {reason} ELSE '' END)::reason AS refusal, coalesce(CASE {detail} END, '') AS detail
 FROM measured
 """
@@ -51,10 +53,24 @@ def load_samples(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Par
     con.execute(_SAMPLES.format(
         image="image_id" if several else "uid",
         scope="''::source_name" if recipe.dedup.scope == "all" else "source::source_name", seed=recipe.seed,
-        preference=PREFERENCES[recipe.dedup.prefer], low=low_information(), reason=reason, detail=detail,
+        preference=PREFERENCES[recipe.dedup.prefer], low=low_information(), gray=is_gray(), reason=reason, detail=detail,
     ))  # fmt: skip
     con.execute("CREATE VIEW alive AS SELECT * EXCLUDE (refusal, detail) FROM samples ANTI JOIN drops USING (place) WHERE refusal = ''")
+    hide(con, recipe)
     _repeated(con)
+
+
+def rehearse(recipe: Recipe) -> None:
+    """Put the recipe's filters to an empty table, so that what is wrong with their lists, columns or SQL shows before any work.
+
+    Raises:
+        UsageError: a filter's list is not there, or a condition names a column that this recipe does not measure.
+    """
+    con = connect("")
+    try:
+        load_samples(con, recipe, [])
+    finally:
+        con.close()
 
 
 def _enum(names: list[str]) -> str:
@@ -62,14 +78,25 @@ def _enum(names: list[str]) -> str:
 
 
 def _refusals(con: duckdb.DuckDBPyConnection, recipe: Recipe) -> tuple[str, str]:
-    """Return the SQL cases of reason and detail: what was found while measuring, the caption, the filters in order."""
+    """Return the SQL cases of reason and detail: sensitive filters, what was found while measuring, the caption, other filters.
+
+    Sensitive ones come first: a sample on a block list must not be seen, whatever else could be said against it.
+    """
+    first: list[tuple[str, str, str]] = []
+    hiding = sensitive(recipe.filters)
     whens = [("status <> ''", "status", "detail")]
     whens.append(("caption = ''", "'caption_missing'", "CASE WHEN len(caption_raw) > 0 THEN 'empty after cleaning' ELSE 'no caption' END"))
     for spec in recipe.filters:
         module, options = registry.get(FILTERS, spec["name"]), filter_options(spec)
         if prepare := getattr(module, "prepare", None):
             prepare(options, con)
-        whens.append((f"({module.refuse(options)})", sql_text(spec["name"]), module.detail(options)))
+        when = (f"({module.refuse(options)})", sql_text(spec["name"]), module.detail(options))
+        plugins.try_sql(con, spec["name"], when[0], when[2])
+        if spec in hiding:
+            first.append(when)
+        else:
+            whens.append(when)
+    whens = first + whens
     reason = " ".join(f"WHEN {condition} THEN {name}" for condition, name, _ in whens)
     detail = " ".join(f"WHEN {condition} THEN {text}" for condition, _, text in whens)
     return reason, detail

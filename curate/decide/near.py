@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from curate.decide.drop import ORDER, drop
+from curate.decide.drop import drop
 from curate.dedup import near_duplicates
-from curate.recipe import Recipe
+from curate.recipe import Near, Recipe
 from shards.core.console import warn
 
 if TYPE_CHECKING:
@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ALARM_SHARE = 0.5
+# Of copies that are preferred alike, a coloured one stays before a gray one: the gray one says less.
+_PREFERRED = "preference, gray, rank_key, uid"
 
 # One row per image. Where every image has one sample, that sample's row is the image's.
-_IMAGES = "SELECT scope, phash, place, preference, rank_key, uid FROM alive WHERE NOT low"
+_IMAGES = "SELECT scope, phash, place, preference, gray, rank_key, uid FROM alive WHERE NOT low"
 _IMAGES_OF_MANY = """
-    SELECT scope, arg_min(phash, place) AS phash, arg_min(place, uid) AS place, min(preference) AS preference,
+    SELECT scope, arg_min(phash, place) AS phash, arg_min(place, uid) AS place, min(preference) AS preference, min(gray) AS gray,
            min(rank_key) AS rank_key, min(uid) AS uid
     FROM alive WHERE NOT low GROUP BY scope, image
 """
 
 
-def drop_near(con: duckdb.DuckDBPyConnection, recipe: Recipe, radius: int, threads: int) -> None:
+def drop_near(con: duckdb.DuckDBPyConnection, recipe: Recipe, near: Near, threads: int) -> None:
     """Drop images within the pHash radius of a kept, preferred one; low-information images stay out of it."""
     import numpy as np
     import pyarrow as pa
@@ -34,9 +36,10 @@ def drop_near(con: duckdb.DuckDBPyConnection, recipe: Recipe, radius: int, threa
     images = _IMAGES_OF_MANY if any(spec.captions == "each" for spec in recipe.sources) else _IMAGES
     total = lost = 0
     for (scope,) in con.execute("SELECT DISTINCT scope FROM samples ORDER BY scope").fetchall():
-        found = con.execute(f"SELECT phash, place FROM ({images}) WHERE scope = $1::source_name ORDER BY {ORDER}", [scope]).fetchnumpy()
-        hashes, places = np.asarray(found["phash"], np.uint64), np.asarray(found["place"], np.int64)
-        winner = near_duplicates(hashes, radius, threads)
+        chosen = f"SELECT phash, place FROM ({images}) WHERE scope = $1::source_name ORDER BY {_PREFERRED}"
+        columns = con.execute(chosen, [scope]).fetchnumpy()
+        hashes, places = np.asarray(columns["phash"], np.uint64), np.asarray(columns["place"], np.int64)
+        winner = near_duplicates(hashes, near.radius, threads, colours=_colours(con, places) if near.colour else None)
         losers = np.flatnonzero(winner >= 0)
         winner = winner[losers]
         distance = np.bitwise_count(hashes[losers] ^ hashes[winner]).astype(np.int32)
@@ -50,7 +53,19 @@ def drop_near(con: duckdb.DuckDBPyConnection, recipe: Recipe, radius: int, threa
         con.unregister("pairs")
         drop(con, named, "near_duplicate")
     if lost > ALARM_SHARE * max(1, total) and total > 100:
-        warn(f"near duplicates drop {lost:,} of {total:,} images: is the radius {radius} too wide, or is the pool all copies?")
+        warn(f"near duplicates drop {lost:,} of {total:,} images: is the radius {near.radius} too wide, or is the pool all copies?")
+
+
+def _colours(con: duckdb.DuckDBPyConnection, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the mean Cb and Cr of the parts of the pictures at some places, (n, 2, parts)."""
+    import numpy as np
+    import pyarrow as pa
+
+    con.register("wanted", pa.table({"place": places, "number": np.arange(len(places))}))
+    rows = con.sql("SELECT unhex(colours) AS colours FROM wanted JOIN (SELECT place, colours FROM measured) USING (place) ORDER BY number")
+    values = rows.to_arrow_table()["colours"].combine_chunks()
+    con.unregister("wanted")
+    return np.frombuffer(b"".join(values.to_pylist()), np.uint8).reshape(len(places), 2, -1)
 
 
 def overlap(con: duckdb.DuckDBPyConnection, recipe: Recipe, threads: int) -> dict[str, dict[str, int]]:

@@ -44,7 +44,7 @@ def show_measured(con: duckdb.DuckDBPyConnection, recipe: Recipe, parts: list[Pa
         con.register("nothing", measured_schema(columns_of(recipe)).empty_table())
         con.execute("CREATE VIEW measured AS SELECT *, 0::BIGINT AS place FROM nothing")
         return
-    unlike = len({native_columns(spec.reader) for spec in recipe.sources}) > 1
+    unlike = len({native_columns(spec) for spec in recipe.sources}) > 1
     merged = _merge(con, parts, work, unlike)
     rest = [part.path for part in parts[len(merged) * MERGED :]]
     tables = []

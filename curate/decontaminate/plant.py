@@ -10,11 +10,12 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from curate.decontaminate.views import BLACK, WHITE, with_banner
+from shards.upright import open_image, upright_rgb
 
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 1
+VERSION = 2
 KINDS = {
     "re-encoded": "JPEG quality 30 to 90",
     "resized": "to 40% to 200%",
@@ -30,9 +31,8 @@ _TEXT = "the quick brown fox jumps over the lazy dog and runs away into the wood
 def planted(content: bytes) -> list[bytes]:
     """Return a copy of each kind, as JPEG; which ones is a function of the image's bytes."""
     import numpy as np
-    from PIL import Image
 
-    image = Image.open(io.BytesIO(content)).convert("RGB")
+    image = upright_rgb(open_image(content))
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(content).digest()[:8], "big"))
     return [copy(image, kind, rng) for kind in KINDS]
 

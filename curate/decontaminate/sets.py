@@ -19,7 +19,7 @@ from shards.core.config import digest
 from shards.core.console import Progress
 from shards.core.engine import Done, map_unordered
 from shards.core.errors import UsageError
-from shards.folders import is_image
+from shards.image_names import is_image
 from shards.manifest import NAME, Manifest, read_manifest
 from shards.reader import Shard
 
@@ -191,9 +191,9 @@ def _hash(name: str, names: list[str], pointers: list[Pointer], how: HashTask, w
     with Progress(f"hash {name}", len(names), "images") as progress:
         for outcome in map_unordered(hash_batch, tasks, workers=min(workers, len(tasks)), engine=engine, split=halves, timeout=600):
             task = outcome.spec
-            found = outcome.result if isinstance(outcome, Done) else [_unread(task, outcome.reason)]
-            rows[task.start : task.start + len(found)] = found
-            progress.add(len(found))
+            pictures = outcome.result if isinstance(outcome, Done) else [_unread(task, outcome.reason)]
+            rows[task.start : task.start + len(pictures)] = pictures
+            progress.add(len(pictures))
     hashes = pa.list_(pa.uint64())
     columns = [("sha256", pa.string()), ("status", pa.string()), ("usable", pa.bool_()), ("phash", pa.uint64())]
     return pa.Table.from_pylist(rows, schema=pa.schema([*columns, ("views", hashes), ("planted", hashes)]))

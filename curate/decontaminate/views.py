@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shards.decoding import decoding
+from shards.upright import open_image
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -39,19 +42,18 @@ def view_hashes(content: bytes) -> NDArray[np.uint64]:
     """Return the hashes of all views but the first, of an upright JPEG: shape (len(VIEWS) - 1,)."""
     import numpy as np
 
-    from curate.phash import phash_of_pixels
+    from curate.phash import phash_of_image
 
-    return np.array([phash_of_pixels(np.asarray(view))[0] for view in _views(_small(content))], np.uint64)
+    return np.array([phash_of_image(view)[0] for view in _views(_small(content))], np.uint64)
 
 
 def _small(content: bytes) -> Any:
-    import io
-
     from PIL import Image
 
-    image = Image.open(io.BytesIO(content))
-    image.draft("L", (2 * _SIDE, 2 * _SIDE))  # decodes at a half, a quarter or an eighth where that leaves so much
-    gray = image.convert("L")
+    with decoding():
+        image = open_image(content)
+        image.draft("L", (2 * _SIDE, 2 * _SIDE))  # decodes at a half, a quarter or an eighth where that leaves so much
+        gray = image.convert("L")  # as stored: the hashes that are compared with these see no profile either
     ratio = min(1.0, _SIDE / min(gray.size))
     size = max(1, round(gray.width * ratio)), max(1, round(gray.height * ratio))
     return gray if size == gray.size else gray.resize(size, Image.Resampling.LANCZOS)
@@ -63,13 +65,13 @@ def _views(image: Any) -> list[Any]:
     width, height = image.size
     short = min(image.size)
     left, top = (width - short) // 2, (height - short) // 2
-    found = [ImageOps.mirror(image), image.crop((left, top, left + short, top + short))]
+    views = [ImageOps.mirror(image), image.crop((left, top, left + short, top + short))]
     for a, b, c, d in CROPS:
         box = round(width * a), round(height * b), width - round(width * c), height - round(height * d)
-        found.append(image.crop((box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1))))
-    found += [ImageOps.expand(image, round(short * share), colour) for colour, share in BORDERS]
-    found += [with_banner(image, colour, where == "above", round(height * share)) for colour, where, share in BANNERS]
-    return found
+        views.append(image.crop((box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1))))
+    views += [ImageOps.expand(image, round(short * share), colour) for colour, share in BORDERS]
+    views += [with_banner(image, colour, where == "above", round(height * share)) for colour, where, share in BANNERS]
+    return views
 
 
 def with_banner(image: Any, colour: int, above: bool, rows: int) -> Any:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from curate.config import source_values
 from curate.fetch.config import FetchConfig
-from curate.sources.base import Record, storable
+from curate.sources.base import Record
 from shards.core import fs, registry
 from shards.core.config import load
+from shards.core.engines.local import threads_of
 from shards.core.errors import UsageError
 from shards.sample import rank_key, uid_of
+from shards.tables.values import storable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,7 +61,7 @@ def normalise(config: FetchConfig, folder: str) -> Normalised:
         urls, shards = urls + table.num_rows, shards + 1
     fs.remove(spool)
     if not urls:
-        raise UsageError(f"{config.input}: {records} records, none with a URL", "metadata with URLs")
+        raise UsageError(f"{config.pattern}: {records} records, none with a URL", "metadata with URLs")
     return Normalised(digest.hexdigest(), records, without_url, urls, shards)
 
 
@@ -84,8 +86,8 @@ def _records(config: FetchConfig) -> Iterator[Record]:
     if source.IMAGES == "inline":
         raise UsageError(f"source {config.source!r} has its images with it", "a source whose images are URLs", "curate build-shards")
     options = load(source.Options, source_values(config.source, config.extra))
-    for one in source.inputs(config.input, options):
-        yield from source.read(one, options)
+    for input in source.inputs(config.pattern, options):
+        yield from source.read(input, options)
 
 
 def _spool(config: FetchConfig, path: str) -> tuple[int, int]:
@@ -108,7 +110,7 @@ def _rows(records: Iterator[Record], config: FetchConfig, counts: dict[str, int]
     number = 0
     for record in records:
         counts["records"] += 1
-        urls = [(i, url) for i, url in enumerate(map(storable, record.urls)) if url]
+        urls = [(i, stripped) for i, url in enumerate(record.urls) if (stripped := storable(url).strip())]
         if record.status or not urls:
             counts["without_url"] += 1
             continue
@@ -125,7 +127,7 @@ def _in_rank_order(spool: str, folder: str, rows: int) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     with duckdb.connect() as connection:
-        connection.execute(f"SET temp_directory = '{fs.join(folder, 'spill').replace(chr(39), chr(39) * 2)}'")
+        connection.execute(f"SET temp_directory = '{fs.join(folder, 'spill').replace(chr(39), chr(39) * 2)}'; SET threads = {threads_of()}")
         reader = pa.RecordBatchReader.from_stream(connection.sql(_IN_RANK_ORDER, params=[spool]))
         waiting = reader.schema.empty_table()
         for batch in reader:

@@ -1,11 +1,13 @@
 """A pool of fetched images, read back: one row per URL with its status, and where its bytes lie.
 
-A pool is an img2dataset webdataset folder. One that `curate fetch` made also has `fetch.parquet`, which is read
-alone; a plain one is read from its `NNNNN.parquet` files and the headers of the tars beside them.
+A pool is a folder of img2dataset's webdataset or files output. One that `curate fetch` made also has `fetch.parquet`, which is
+read alone; a plain one is read from its `NNNNN.parquet` files and, beside them, the headers of the tars, or the folders of images.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +16,7 @@ from shards import tar
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
 from shards.sample import IMAGE_EXTENSIONS
+from shards.tables.values import plain, storable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,13 +25,20 @@ TABLE = "fetch.parquet"
 OWN = "_fetch"  # the folder of what only a fetch needs
 _SHARD = re.compile(r"\d+\.parquet")
 _BATCH = 10_000
+_WANTED = ("source_id", "url", "url_index", "caption", "status", "error_message", "key")
+# What img2dataset itself writes into a table; its other columns are those that its user had it keep (`save_additional_columns`).
+_MEASURED = ("width", "height", "original_width", "original_height", "exif", "md5", "sha256", "sha512")
 
 
 class PoolRow(NamedTuple):
-    """One URL of a pool. `tar`, `offset` and `size` say where the bytes lie; empty, 0 and 0 unless it succeeded.
+    """One URL of a pool. `tar`, `offset` and `size` say where the bytes lie; empty, 0 and 0 unless it succeeded. An image that is a
+    file of its own has its path as `tar`, offset 0, and size -1.
 
-    `source_id` is empty in a pool that img2dataset alone has made. `status` is success, failed_to_download,
-    failed_to_resize, lost, torn_input (the tar is cut off before these bytes), or image_missing (not asked for yet).
+    `source_id` is empty in a pool that img2dataset alone has made, `uid` in one that this program has not made; of a row that
+    may not be known (opted out, blocked, taken down) the uid alone is there, with status and detail.
+    `meta` holds, as a JSON object, the further columns that img2dataset was told to keep; empty where there are none.
+    `status` is success, failed_to_download, failed_to_resize, lost, torn_input (the tar is cut off before these bytes), or
+    image_missing (not asked for yet).
     """
 
     source_id: str
@@ -40,6 +50,8 @@ class PoolRow(NamedTuple):
     tar: str
     offset: int
     size: int
+    uid: str = ""
+    meta: str = ""
 
 
 def read_pool(path: str) -> Iterator[PoolRow]:
@@ -75,23 +87,24 @@ def pool_schema() -> pa.Schema:
 
 def image_members(path: str) -> tuple[dict[str, tar.Member], str]:
     """Return the images of a tar by key, and why the walk ended early (empty if it did not)."""
-    found: dict[str, tar.Member] = {}
+    members: dict[str, tar.Member] = {}
     try:
         with fs.open_read(path) as file:
             for member in tar.walk(file, path):
                 if member.ext.lower() in IMAGE_EXTENSIONS:
-                    found[member.key] = member
+                    members[member.key] = member
     except TornFileError as error:
-        return found, error.found
+        return members, error.found
     except FileNotFoundError:
-        return found, f"{path}: no such file"
-    return found, ""
+        return members, f"{path}: no such file"
+    return members, ""
 
 
 def _read_fetched(path: str) -> Iterator[PoolRow]:
     sizes: dict[str, int] = {}
     for batch in _batches(fs.join(path, TABLE), PoolRow._fields):
-        for row in map(PoolRow._make, zip(*(batch[name] for name in PoolRow._fields), strict=True)):
+        for pool_row in map(PoolRow._make, zip(*(batch[name] for name in PoolRow._fields), strict=True)):
+            row = pool_row._replace(url=pool_row.url.strip(), uid=pool_row.uid or "", meta=pool_row.meta or "")
             if row.status != "success":
                 yield row
                 continue
@@ -105,26 +118,79 @@ def _read_fetched(path: str) -> Iterator[PoolRow]:
 
 
 def _read_plain(path: str) -> Iterator[PoolRow]:
-    tables = [fs.join(path, name) for name in fs.walk(path) if _SHARD.fullmatch(name)] if fs.is_dir(path) else []
-    if not tables:
-        raise UsageError(f"{path}: no pool", "a folder of img2dataset's webdataset output (00000.tar, 00000.parquet, …)", "curate fetch")
-    for table in tables:
-        yield from _read_shard(table, table.removesuffix(".parquet") + ".tar")
+    names = tables(path) if fs.is_dir(path) else []
+    if not names:
+        raise UsageError(f"{path}: no pool", "a folder of img2dataset's output (00000.tar or 00000/, 00000.parquet, …)", "curate fetch")
+    for name in names:
+        yield from _read_shard(fs.join(path, name))
 
 
-def _read_shard(table: str, tar_path: str) -> Iterator[PoolRow]:
-    members, torn = image_members(tar_path)
-    wanted = ("source_id", "url", "url_index", "caption", "status", "error_message", "key")
-    for batch in _batches(table, wanted):
-        for source_id, url, url_index, caption, status, detail, key in zip(*(batch[name] for name in wanted), strict=True):
-            row = PoolRow(source_id or "", url or "", url_index or 0, caption or "", status or "lost", detail or "", tar_path, 0, 0)
-            member = members.get(key)
+def tables(path: str) -> list[str]:
+    """Return the names of the tables `NNNNN.parquet` of an img2dataset folder, in order."""
+    return [name for name in fs.names(path) if _SHARD.fullmatch(name)]
+
+
+def is_files(table: str) -> bool:
+    """Return whether the images of a table `NNNNN.parquet` are files in the folder `NNNNN` beside it."""
+    stem = table.removesuffix(".parquet")
+    return not fs.exists(stem + ".tar") and fs.is_dir(stem)
+
+
+def stored_columns(table: str) -> list[str]:
+    """Return the columns of a table, those of bytes aside.
+
+    Raises:
+        TornFileError: the table cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _whole(table), fs.open_read(table) as file:
+        return [field.name for field in pq.read_schema(file) if not pa.types.is_binary(field.type)]
+
+
+def kept_columns(table: str) -> list[str]:
+    """Return the columns of a table that img2dataset was told to keep, those of bytes aside.
+
+    Raises:
+        TornFileError: the table cannot be read.
+    """
+    names = stored_columns(table)
+    # `row` beside these two is `curate fetch`'s.
+    ours = ("row",) if {"source_id", "url_index"} <= set(names) else ()
+    return [name for name in names if name not in (*_WANTED, *_MEASURED, *ours)]
+
+
+def _read_shard(table: str) -> Iterator[PoolRow]:
+    stem = table.removesuffix(".parquet")
+    held_in = stem if is_files(table) else stem + ".tar"
+    places, torn = _image_files(held_in) if held_in == stem else _image_ranges(held_in)
+    kept = kept_columns(table)
+    for batch in _batches(table, (*_WANTED, *kept)):
+        rows = zip(*(batch[name] for name in _WANTED), strict=True)
+        for at, (source_id, url, url_index, caption, status, detail, key) in enumerate(rows):
+            texts = source_id or "", (url or "").strip(), url_index or 0, caption or "", status or "lost", detail or ""
+            meta = json.dumps(plain({name: batch[name][at] for name in kept}), ensure_ascii=False) if kept else ""
+            row = PoolRow(*texts, "", 0, 0, meta=storable(meta))
             if row.status != "success":
-                yield _without_image(row, row.status, row.detail)
-            elif member is not None:
-                yield row._replace(offset=member.offset, size=member.size)
+                yield row
+            elif key in places:
+                path, offset, size = places[key]
+                yield row._replace(tar=path, offset=offset, size=size)
             else:
-                yield _without_image(row, "torn_input" if torn else "lost", torn or f"{key} is not in {tar_path}")
+                yield _without_image(row, "torn_input" if torn else "lost", torn or f"{key} is not in {held_in}")
+
+
+def _image_ranges(path: str) -> tuple[dict[str, tuple[str, int, int]], str]:
+    """Return where the images of a tar lie by key, and why the walk ended early (empty if it did not)."""
+    members, torn = image_members(path)
+    return {key: (path, member.offset, member.size) for key, member in members.items()}, torn
+
+
+def _image_files(folder: str) -> tuple[dict[str, tuple[str, int, int]], str]:
+    """Return the images of a folder by key, and no reason for a torn one."""
+    stems = ((name.rpartition("."), fs.join(folder, name)) for name in fs.names(folder))
+    return {key: (path, 0, -1) for (key, _, ending), path in stems if ending.lower() in IMAGE_EXTENSIONS}, ""
 
 
 def _without_image(row: PoolRow, status: str, detail: str) -> PoolRow:
@@ -133,16 +199,22 @@ def _without_image(row: PoolRow, status: str, detail: str) -> PoolRow:
 
 def _batches(path: str, columns: tuple[str, ...]) -> Iterator[dict[str, list[Any]]]:
     """Yield a parquet file in pieces as lists by column; a column that is not there is all None."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    with _whole(path), fs.open_read(path) as file, pq.ParquetFile(file) as parquet:
+        there = [name for name in columns if name in parquet.schema_arrow.names]
+        for batch in parquet.iter_batches(_BATCH, columns=there):
+            values = batch.to_pydict()
+            yield {name: values.get(name, [None] * batch.num_rows) for name in columns}
+
+
+@contextlib.contextmanager
+def _whole(path: str) -> Iterator[None]:
+    """Raise what reading a parquet file raises as a torn file."""
+    import pyarrow as pa
+
     try:
-        with fs.open_read(path) as file, pq.ParquetFile(file) as parquet:
-            there = [name for name in columns if name in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(_BATCH, columns=there):
-                values = batch.to_pydict()
-                yield {name: values.get(name, [None] * batch.num_rows) for name in columns}
+        yield
     except (pa.ArrowInvalid, OSError) as error:
-        raise TornFileError(
-            f"{path}: cannot be read: {error}", "a whole parquet file", "fetch again: unfinished shards are redone"
-        ) from error
+        advice = "fetch again: unfinished shards are redone"
+        raise TornFileError(f"{path}: cannot be read: {error}", "a whole parquet file", advice) from error

@@ -1,10 +1,11 @@
 """What a pool knows about its fetch, in its folder `_fetch`: the input, the settings, and which shards are done.
 
     _fetch/state.json            settings, fingerprint of the input, counts, shards per round
-    _fetch/input/NNNNN.parquet   the rows of each shard, before they are fetched
+    _fetch/input/NNNNN.parquet   the rows of shards that are not done, while a fetch runs; those of a retry until they are
     _fetch/rows/NNNNN.parquet    the same rows with their status
+    _fetch/unfinished/           what an interrupted run has fetched of shards that are not done
     _fetch/worker.log            what img2dataset says
-    _fetch/tmp/                  unfinished shards; emptied at each start
+    _fetch/tmp/                  shards in the making, connections to hosts, what libraries put into the temporary folder
 
 Round 0 is the input; each `--retry-failed` appends a round. A shard is done when its NNNNN_stats.json is there.
 """
@@ -12,13 +13,13 @@ Round 0 is the input; each `--retry-failed` appends a round. A shard is done whe
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from curate.fetch import kept
 from curate.fetch.config import FetchConfig
 from curate.fetch.normalise import Normalised, normalise, shard_name
 from curate.fetch.pool import OWN
@@ -53,9 +54,29 @@ def rows_path(pool: str, shard: int) -> str:
     return fs.join(pool, OWN, "rows", shard_name(shard) + ".parquet")
 
 
-def temporary(pool: str, name: str) -> str:
-    """Return a folder for unfinished work."""
-    return fs.join(pool, OWN, "tmp", name)
+def temporary(pool: str, name: str = "") -> str:
+    """Return a folder for unfinished work, or the one of all of them."""
+    return fs.join(pool, OWN, "tmp", name) if name else fs.join(pool, OWN, "tmp")
+
+
+def hosts_path(pool: str) -> str:
+    """Return the file in which workers count their connections to hosts."""
+    return temporary(pool, "hosts")
+
+
+def input_schema() -> pa.Schema:
+    """Return the columns of a shard's rows before they are fetched."""
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema([("source_id", text), ("url", text), ("url_index", pa.int32()), ("caption", text), ("row", pa.int64())])
+
+
+def usable(rows: pa.Table) -> int:
+    """Return the number of records with an image among a shard's rows: a build takes one image of a record with several URLs."""
+    import pyarrow.compute as pc
+
+    return int(pc.count_distinct(rows.filter(pc.equal(rows["status"], "success"))["source_id"]).as_py())
 
 
 def is_done(pool: str, shard: int) -> bool:
@@ -64,7 +85,7 @@ def is_done(pool: str, shard: int) -> bool:
 
 
 def commit(pool: str, shard: int, folder: str, rows: pa.Table) -> None:
-    """Rename a finished shard into the pool; the stats file goes last and makes it done."""
+    """Rename a finished shard into the pool; the stats file goes last and makes it done. Its input, which keeps secrets, goes."""
     import pyarrow.parquet as pq
 
     fs.make_dirs(fs.join(pool, OWN, "rows"))
@@ -75,6 +96,7 @@ def commit(pool: str, shard: int, folder: str, rows: pa.Table) -> None:
         with open(fs.join(folder, name), "rb+") as file:
             os.fsync(file.fileno())
         os.replace(fs.join(folder, name), fs.join(pool, name))
+    fs.remove(input_path(pool, shard))
 
 
 @contextmanager
@@ -84,19 +106,14 @@ def locked(pool: str) -> Iterator[None]:
         raise UsageError(f"{pool}: a pool is fetched into a local folder", "a local path", "copy it afterwards")
     if fs.names(pool) and not fs.exists(fs.join(pool, OWN)):
         raise UsageError(f"{pool}: not empty, and no pool of `curate fetch`", "a new folder, or a pool to go on with")
-    fs.make_dirs(fs.join(pool, OWN))
-    with open(fs.join(pool, OWN, "lock"), "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(f"{pool}: another fetch works on this pool", "one at a time") from error
+    with fs.locked(fs.join(pool, OWN), "lock"):
         try:
             yield
         finally:
             if not fs.exists(_state_path(pool)):
-                fs.remove(fs.join(pool, OWN))
-                if not fs.names(pool):
-                    fs.remove(pool)
+                for name in fs.names(fs.join(pool, OWN)):
+                    if name != "lock":
+                        fs.remove(fs.join(pool, OWN, name))
 
 
 def _state_path(pool: str) -> str:
@@ -110,25 +127,44 @@ def open_state(config: FetchConfig) -> State:
         UsageError: the input or a setting that shapes the pool differs from those the pool was begun with.
     """
     pool = config.output
-    fs.remove(fs.join(pool, OWN, "tmp"))
+    kept.adopt(pool, temporary(pool))
+    fs.remove(temporary(pool))
     known = _load(pool)
     if known:
         _check_settings(pool, known.settings, config.fixed)
     fresh = temporary(pool, "input")
-    found = normalise(config, fresh)
-    if known:
-        fs.remove(fresh)
-    if known and known.input.fingerprint != found.fingerprint:
+    normalised = normalise(config, fresh)
+    if known and known.input.fingerprint != normalised.fingerprint:
         raise UsageError(
-            f"{pool}: the input has changed: {known.input.urls} URLs then, {found.urls} now",
+            f"{pool}: the input has changed: {known.input.urls} URLs then, {normalised.urls} now",
             "the input the pool was begun with",
             "fetch into another --output",
         )
     if known:
+        _settle(pool, known, fresh)
         return known
     fs.remove(fs.join(pool, OWN, "input"))
     os.replace(fresh, fs.join(pool, OWN, "input"))
-    return save(pool, State(config.fixed, found, (found.shards,)))
+    return save(pool, State(config.fixed, normalised, (normalised.shards,)))
+
+
+def _settle(pool: str, known: State, fresh: str) -> None:
+    """Put the rows of shards that are still to be fetched in place, and take away what is left of the others."""
+    for shard in range(sum(known.rounds)):
+        if is_done(pool, shard):  # a run that was interrupted just behind a shard's last file has left these
+            fs.remove(input_path(pool, shard))
+            kept.forget(pool, shard)
+        elif shard in known.shards(0):
+            fs.make_dirs(fs.join(pool, OWN, "input"))
+            os.replace(fs.join(fresh, shard_name(shard) + ".parquet"), input_path(pool, shard))
+    fs.remove(fresh)
+
+
+def leave(pool: str, known: State) -> None:
+    """Take away what only a running fetch needs: the input's own rows, of which the next run makes them anew, and temporary files."""
+    for shard in known.shards(0):
+        fs.remove(input_path(pool, shard))
+    fs.remove(temporary(pool))
 
 
 def save(pool: str, state: State) -> State:

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from curate.filters.base import Facts, outside, share
+from curate.filters.base import Facts, outside
 from shards.core.config import option
 
 VERSION = 1
@@ -24,11 +24,7 @@ COLUMNS = (("share", "double"),)
 class Options:
     """The smallest share that is kept."""
 
-    min: float = option(0.5, "smallest share of letters among the characters")
-
-    def __post_init__(self) -> None:
-        """Refuse what is no share."""
-        share("alphabetic.min", self.min)
+    min: float = option(0.5, "smallest share of letters among the characters", least=0, most=1)
 
 
 def measurer(options: Options) -> Callable[[Facts], tuple[float]]:

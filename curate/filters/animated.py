@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from curate.filters.base import Facts
 from shards.core.config import option
-from shards.core.errors import UsageError
 
 VERSION = 1
 MEASURE: tuple[str, ...] = ()
@@ -24,7 +23,7 @@ COLUMNS: tuple[tuple[str, str], ...] = ()
 class Options:
     """How many frames are a still picture yet. In files above 16 MiB frames are not counted: 2 stands for any number."""
 
-    max_frames: int = option(1, "most frames that are kept")
+    max_frames: int = option(1, "most frames that are kept", least=1)
 
 
 def measurer(options: Options) -> Callable[[Facts], tuple[()]]:
@@ -34,8 +33,6 @@ def measurer(options: Options) -> Callable[[Facts], tuple[()]]:
 
 def refuse(options: Options) -> str:
     """Return SQL that is true for an animation."""
-    if options.max_frames < 1:
-        raise UsageError(f"animated.max_frames: found {options.max_frames}", "at least 1")
     return f"frames > {options.max_frames} AND original_format IN ('GIF', 'PNG', 'WEBP', 'AVIF')"
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from curate.filters.base import Facts
 from shards.core.config import option
-from shards.core.errors import UsageError
 
 VERSION = 1
 MEASURE: tuple[str, ...] = ()
@@ -25,7 +24,7 @@ _LONGER, _SHORTER = "greatest(original_width, original_height)", "least(original
 class Options:
     """The largest ratio that is kept."""
 
-    max: float = option(3.0, "largest ratio of the longer side to the shorter")
+    max: float = option(3.0, "largest ratio of the longer side to the shorter", least=1)
 
 
 def measurer(options: Options) -> Callable[[Facts], tuple[()]]:
@@ -35,8 +34,6 @@ def measurer(options: Options) -> Callable[[Facts], tuple[()]]:
 
 def refuse(options: Options) -> str:
     """Return SQL that is true for an image beyond the ratio."""
-    if not options.max >= 1:
-        raise UsageError(f"aspect_ratio.max: found {options.max}", "a number of at least 1")
     return f"{_LONGER} > {options.max!r}::DOUBLE * {_SHORTER}"
 
 

@@ -5,14 +5,19 @@ A filter module has
     VERSION    raised whenever its columns change
     Options    a frozen dataclass of its options, each with a default
     MEASURE    the names of those options that shape the columns; all others are thresholds, free to change
-    COLUMNS    ((name, type), …) in the words of `shards.schema.arrow_schema`; spelt `<filter>.<name>` in tables
+    COLUMNS    ((name, kind), …), a kind being a word of `shards.schema.KINDS`: string, int32, int64, uint64, double, bool,
+               list<string>; spelt `<filter>.<name>` in tables
     measurer(options) -> Callable[[Facts], tuple]    one value per column (None: not known)
-    refuse(options) -> str     SQL that is true for a sample to be dropped; NULL keeps it
+    refuse(options) -> str     SQL that is true for a sample to be dropped; NULL keeps it. It is asked for before any work, too: what
+                               it raises (UsageError) shows at once. The range of one number is declared with its option (least, most)
     detail(options) -> str     SQL that gives the ledger's detail, such as `'3 words'`
 
 and may have
 
+    SENSITIVE = True               what it refuses must not be seen (curate/hidden.py): asked first, and of a sample the uid,
+                                   the reason and `detail` stay, which must name no more than a list
     files(options) -> list[str]    files that shape the columns though no option names them: their content is versioned
+    note(options) -> str           one line said at the start of every build, where what an option means is easily missed
     prepare(options, con)      makes the tables that its SQL needs, on the DuckDB connection that decides
 
 The reason in the ledger is the filter's name. Its docstring has four headings: what it does, why, example, options.
@@ -61,23 +66,10 @@ def outside(sql: str, least: float | None, most: float | None, least_name: str, 
 
 
 def check_limits(least: float | None, most: float | None, least_name: str, most_name: str) -> None:
-    """Refuse limits that cannot be meant.
+    """Refuse two limits, each within its option's own, between which nothing lies.
 
     Raises:
-        UsageError: a limit is negative, or nothing lies between the two.
+        UsageError: naming both.
     """
-    for name, limit in ((least_name, least), (most_name, most)):
-        if limit is not None and limit < 0:
-            raise UsageError(f"{name}: found {limit}", "a number of at least 0")
     if least is not None and most is not None and least > most:
         raise UsageError(f"{least_name} {least} is above {most_name} {most}: nothing would be kept")
-
-
-def share(name: str, value: float | None) -> None:
-    """Refuse an option that is no share of a whole.
-
-    Raises:
-        UsageError: below 0, above 1, or no number.
-    """
-    if value is not None and not 0.0 <= value <= 1.0:
-        raise UsageError(f"{name}: found {value}", "a number from 0 to 1")

@@ -2,6 +2,7 @@
 
 What it does: looks the URL, its host (with all hosts under it), and the original file's sha256, md5 and pHash up in your lists.
 Why: take-downs, unsafe content and “image removed” pictures are known by address or by digest before anybody looks at them.
+What it drops must not be seen: the ledger keeps the uid and the list's name, no caption, URL or picture; it goes before other filters.
 Example: `filters: [{name: blocklist, hosts: blocked-hosts.txt, sha256: withdrawn.txt, phash: placeholders.txt}]`.
 Options: urls, hosts, sha256, md5, phash, phash_radius.
 """
@@ -12,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from os.path import basename
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +24,7 @@ from shards.core.config import option
 from shards.core.errors import UsageError
 
 VERSION = 1
+SENSITIVE = True
 MEASURE: tuple[str, ...] = ()
 COLUMNS = (("host", "string"), ("md5", "string"))
 _DIGITS = {"sha256": 64, "md5": 32, "phash": 16}
@@ -36,7 +39,7 @@ class Options:
     sha256: str = option("", "a file of sha256 digests of original image files")
     md5: str = option("", "a file of md5 digests of original image files")
     phash: str = option("", "a file of 64-bit pHashes of images, in hex")
-    phash_radius: int = option(4, "bits in which a listed pHash may differ")
+    phash_radius: int = option(4, "bits in which a listed pHash may differ", least=0, most=MAX_RADIUS)
 
 
 def measurer(options: Options) -> Callable[[Facts], tuple[str, str]]:
@@ -61,8 +64,8 @@ def prepare(options: Options, con: Any) -> None:
     lists = {name: set(_entries(name, path)) for name, path in _given(options).items()}
     if "hosts" in lists:
         listed = lists["hosts"]
-        found = con.execute('SELECT DISTINCT "blocklist.host" FROM measured').fetchall()
-        lists["hosts"] = {host for (host,) in found if host and not listed.isdisjoint(_above(host))}
+        hosts = con.execute('SELECT DISTINCT "blocklist.host" FROM measured').fetchall()
+        lists["hosts"] = {host for (host,) in hosts if host and not listed.isdisjoint(_above(host))}
     for name, values in lists.items():
         con.register("blocked", pa.table({"entry": pa.array(sorted(values), pa.string())}))
         entry = "('0x' || entry)::UBIGINT" if name == "phash" else "entry"
@@ -72,17 +75,18 @@ def prepare(options: Options, con: Any) -> None:
 
 def refuse(options: Options) -> str:
     """Return SQL that is true for a sample on one of the lists."""
-    if not 0 <= options.phash_radius <= MAX_RADIUS:
-        raise UsageError(f"blocklist.phash_radius: found {options.phash_radius}", f"0 to {MAX_RADIUS} bits")
     return " OR ".join(f"({_condition(name, options)})" for name in _given(options)) or "FALSE"
 
 
 def detail(options: Options) -> str:
-    """Return SQL that names the list and what stands on it."""
-    shown = {"urls": "url", "hosts": '"blocklist.host"', "sha256": "original_sha256", "md5": '"blocklist.md5"'}
-    shown["phash"] = "lpad(lower(to_hex(phash)), 16, '0')"
-    whens = " ".join(f"WHEN {_condition(name, options)} THEN '{name}: ' || {shown[name]}" for name in _given(options))
+    """Return SQL that names the list, and nothing that stands on it."""
+    lists = _given(options)
+    whens = " ".join(f"WHEN {_condition(name, options)} THEN {_literal(f'{name}: {basename(lists[name])}')}" for name in lists)
     return f"CASE {whens} ELSE '' END" if whens else "''"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _condition(name: str, options: Options) -> str:

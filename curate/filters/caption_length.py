@@ -23,10 +23,10 @@ COLUMNS = (("words", "int32"), ("chars", "int32"))
 class Options:
     """Limits, each included in what is kept."""
 
-    min_words: int = option(1, "fewest words")
-    max_words: int | None = option(None, "most words")
-    min_chars: int = option(0, "fewest characters")
-    max_chars: int | None = option(None, "most characters")
+    min_words: int = option(1, "fewest words", least=0)
+    max_words: int | None = option(None, "most words", least=0)
+    min_chars: int = option(0, "fewest characters", least=0)
+    max_chars: int | None = option(None, "most characters", least=0)
 
 
 def measurer(options: Options) -> Callable[[Facts], tuple[int, int]]:

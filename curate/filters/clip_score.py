@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from curate.filters.base import Facts
 from shards.core.config import option
-from shards.core.errors import UsageError
 
 VERSION = 1
 MEASURE: tuple[str, ...] = ()
@@ -25,8 +24,10 @@ _SCORE = '"clip_score.score"'
 class Options:
     """A threshold, a share, or both."""
 
-    min: float | None = option(None, "lowest score that is kept")
-    top: float | None = option(None, "share of all scored samples that is kept, the highest scores first: 0.3 for the top 30 %")
+    min: float | None = option(None, "lowest score that is kept", least=-1, most=1)
+    top: float | None = option(
+        None, "share of all scored samples that is kept, the highest scores first: 0.3 for the top 30 %", above=0, most=1
+    )
 
 
 def measurer(options: Options) -> Callable[[Facts], tuple[None]]:
@@ -36,8 +37,6 @@ def measurer(options: Options) -> Callable[[Facts], tuple[None]]:
 
 def refuse(options: Options) -> str:
     """Return SQL that is true for a score below the threshold or outside the top share."""
-    if options.top is not None and not 0 < options.top <= 1:
-        raise UsageError(f"clip_score.top: found {options.top}", "a share above 0, at most 1")
     tests = [] if options.min is None else [f"{_SCORE} < {options.min!r}::DOUBLE"]
     if options.top is not None:
         tests.append(f"{_SCORE} < (SELECT -quantile_disc(-{_SCORE}, {options.top!r}) FROM measured)")

@@ -23,12 +23,12 @@ COLUMNS = (("bytes", "int64"),)
 class Options:
     """Limits, each included in what is kept; without any, nothing is dropped."""
 
-    min_side: int | None = option(None, "fewest pixels of the shorter side")
-    max_side: int | None = option(None, "most pixels of the longer side")
-    min_pixels: int | None = option(None, "fewest pixels in all")
-    max_pixels: int | None = option(None, "most pixels in all")
-    min_bytes: int | None = option(None, "smallest file, in bytes")
-    max_bytes: int | None = option(None, "largest file, in bytes")
+    min_side: int | None = option(None, "fewest pixels of the shorter side", least=0)
+    max_side: int | None = option(None, "most pixels of the longer side", least=0)
+    min_pixels: int | None = option(None, "fewest pixels in all", least=0)
+    max_pixels: int | None = option(None, "most pixels in all", least=0)
+    min_bytes: int | None = option(None, "smallest file, in bytes", least=0)
+    max_bytes: int | None = option(None, "largest file, in bytes", least=0)
 
 
 def measurer(options: Options) -> Callable[[Facts], tuple[int | None]]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from curate.filters.base import Facts
 from shards.core.config import option
-from shards.core.errors import UsageError
 
 VERSION = 1
 MEASURE: tuple[str, ...] = ()
@@ -26,7 +25,7 @@ COLUMNS: tuple[tuple[str, str], ...] = ()
 class Options:
     """The least information that is kept."""
 
-    min_information: float = option(1.0, "least standard deviation of the coarse structure, in gray levels")
+    min_information: float = option(1.0, "least standard deviation of the coarse structure, in gray levels", least=0, most=128)
 
 
 def measurer(options: Options) -> Callable[[Facts], tuple[()]]:
@@ -36,8 +35,6 @@ def measurer(options: Options) -> Callable[[Facts], tuple[()]]:
 
 def refuse(options: Options) -> str:
     """Return SQL that is true for an image with less."""
-    if not 0 <= options.min_information <= 128:
-        raise UsageError(f"near_constant.min_information: found {options.min_information}", "gray levels from 0 to 128")
     return f"information < {options.min_information!r}::DOUBLE"
 
 

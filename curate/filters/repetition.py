@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from curate.filters._words import fold, tokens
-from curate.filters.base import Facts, outside, share
+from curate.filters.base import Facts, outside
 from shards.core.config import option
 
 VERSION = 1
@@ -27,13 +27,8 @@ COLUMNS = (("words", "double"), ("pairs", "double"))
 class Options:
     """The largest shares that are kept."""
 
-    max_words: float | None = option(0.2, "largest share of words that stood before")
-    max_pairs: float | None = option(None, "largest share of pairs of words that stood before")
-
-    def __post_init__(self) -> None:
-        """Refuse what is no share."""
-        share("repetition.max_words", self.max_words)
-        share("repetition.max_pairs", self.max_pairs)
+    max_words: float | None = option(0.2, "largest share of words that stood before", least=0, most=1)
+    max_pairs: float | None = option(None, "largest share of pairs of words that stood before", least=0, most=1)
 
 
 def measurer(options: Options) -> Callable[[Facts], tuple[float, float]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from curate import plugins
 from curate.report.config import ReportConfig, check_page
+from curate.sources.base import several
 from shards.core import console, fs
 from shards.core.engines.local import default_workers
 from shards.core.errors import UsageError
@@ -46,7 +48,7 @@ def report(config: ReportConfig) -> int:
             "nothing to report on", "builds, subsets or folders of tars; or native metadata: --source and --input, or --config"
         )
     _check(config)
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "sources": sources,
         "limit": config.limit,
         "concepts": config.concepts,
@@ -54,8 +56,8 @@ def report(config: ReportConfig) -> int:
         "most": config.sample,
     }
     if config.word is not None:
-        given["bigrams"] = bigrams_of(tokens(config.word))
-    with open_subject(config.sets, workers, config.engine, **given) as subject:
+        options["bigrams"] = bigrams_of(tokens(config.word))
+    with open_subject(config.sets, workers, config.engine, **options) as subject:
         if config.word is not None:
             return print_word(subject, config.word, config.most, config.json)
         _print(config, _report(config, subject, workers))
@@ -76,17 +78,17 @@ def _check(config: ReportConfig) -> None:
         raise UsageError(
             f"--limit {config.limit} without native metadata", "with --source or --config", "counts of builds cost no reading of shards"
         )
-    if config.most < 1 or config.sample < 1:
-        raise UsageError(f"--most {config.most}, --sample {config.sample}", "1 or more")
 
 
 def _sources(config: ReportConfig) -> tuple[SourceSpec, ...]:
     """Return the native metadata to report on: all sources of a recipe, or the one of --source."""
     from curate.report.native import source_of, sources_of
 
+    plugins.use_all(config.plugin)
     if config.config:
         return sources_of(config.config)
-    return (source_of(config.source, config.input, config.extra),) if config.source else ()
+    pattern = several(config.input) if config.input else ""
+    return (source_of(config.source, pattern, config.extra),) if config.source else ()
 
 
 def _report(config: ReportConfig, subject: Subject, workers: int) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def _write(subject: Subject, page: str, workers: int, engine: str) -> dict[str, 
 def waterfall(values: dict[str, Any]) -> str:
     """Return the ledgers of a report as a text table: a row per source and step."""
     rows: list[tuple[str, str, int, str]] = []
-    for source in [source for found in values["ledger"].get("sets", []) for source in found["sources"]]:
+    for source in [source for ledger in values["ledger"].get("sets", []) for source in ledger["sources"]]:
         share = f"{1 if source['inputs'] else 0:.1%}"
         rows.append((source["name"], "inputs", source["inputs"], share))
         rows += [("", f"dropped: {d['reason']}", d["count"], f"{d['share']:.1%}") for d in source["dropped"]]

@@ -44,9 +44,9 @@ def tables(values: dict[str, Any]) -> dict[str, list[Row]]:
 
 
 def _ledger(ledger: dict[str, Any]) -> Iterator[Row]:
-    for number, found in enumerate(ledger.get("sets", [])):
-        for source in found["sources"]:
-            front = {"set": number, "source": source["name"]}
+    for build in ledger.get("sets", []):
+        for source in build["sources"]:
+            front = {"set": build["name"], "source": source["name"]}
             yield {**front, "decision": "inputs", "reason": "", "count": source["inputs"], "share": float(bool(source["inputs"]))}
             for drop in source["dropped"]:
                 yield {**front, "decision": "dropped", "reason": drop["reason"], "count": drop["count"], "share": drop["share"]}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from curate.listing import sql_text
 from shards.core import fs
+from shards.core.engines.local import threads_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,7 +23,7 @@ def connected() -> Iterator[duckdb.DuckDBPyConnection]:
     import duckdb
 
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as con:
-        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = {sql_text(spill)}")
+        con.execute(f"SET memory_limit = '{MEMORY_LIMIT}'; SET temp_directory = {sql_text(spill)}; SET threads = {threads_of()}")
         yield con
 
 

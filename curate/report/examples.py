@@ -58,16 +58,21 @@ members AS (
     FROM (FROM decided WHERE reason <> 'duplicate_id') decided JOIN numbered ON uid::VARCHAR = numbered.survivor),
 grouped AS (
     SELECT *, row_number() OVER (PARTITION BY "group" ORDER BY is_copy, {_ORDER}) - 1 AS position
-    FROM members QUALIFY position < {PER_GROUP})
+    FROM members QUALIFY position < {PER_GROUP}),
+twins AS (
+    SELECT dropped.source, dropped.reason, dropped.position, kept.detail, kept.place
+    FROM dropped JOIN decided kept ON kept.uid::VARCHAR = dropped.survivor
+    WHERE dropped.survivor <> dropped.uid::VARCHAR AND dropped.reason <> 'duplicate_id' AND kept.reason <> 'duplicate_id')
 SELECT 0 AS nr, 'dropped' AS kind, -1 AS "group", 0 AS group_size, source, reason, detail, position, place FROM dropped
 UNION ALL SELECT 1, 'group', "group", group_size, source, reason, detail, position, place FROM grouped
 UNION ALL SELECT 2, 'kept', -1, 0, source, '', detail, position, place FROM kept
+UNION ALL SELECT 3, 'twin', -1, 0, source, reason, detail, position, place FROM twins
 """
 
 _SHOW = """
 SELECT {columns} FROM picked JOIN (
     SELECT place, uid, caption, caption_raw, path, "offset", size FROM {measured} SEMI JOIN picked USING (place)) USING (place)
-ORDER BY nr, "group", if(nr = 0, source, ''), if(nr = 0, reason, ''), position
+ORDER BY nr, "group", if(nr IN (0, 3), source, ''), if(nr IN (0, 3), reason, ''), position
 """
 
 # Whose picture another row repeats. A repeated id is no picture's copy.
@@ -84,7 +89,8 @@ def choose_examples(con: duckdb.DuckDBPyConnection, decided: str = "decided", me
 
     Returns:
         At most 12 rows per source and reason, 8 of each of the 20 largest duplicate groups (survivor first;
-        `group_size` counts all members), and the first 50 kept; columns `COLUMNS` and the pointer.
+        `group_size` counts all members), and the first 50 kept; columns `COLUMNS` and the pointer. Of each dropped copy the sample that
+        stayed is there, too: a `twin` with the copy's source, reason and position.
     """
     columns = COLUMNS + POINTER
     types = {"string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT"}

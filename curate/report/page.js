@@ -1,5 +1,6 @@
 "use strict";
-/* The page works without script; with it, the theme can be switched and the large tables can be searched and sorted. */
+/* The page works without script. With it, the theme can be switched, large tables searched and sorted, and pictures enlarged; links
+   open the part that they lead to, and the folder that the page lies in is named. */
 
 const root = document.documentElement;
 const button = document.getElementById("theme");
@@ -8,6 +9,32 @@ const label = () => { button.textContent = dark() ? "light theme" : "dark theme"
 button.hidden = false;
 button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; label(); });
 label();
+
+const folder = document.getElementById("folder");
+if (folder) folder.textContent = decodeURIComponent(location.pathname.split("/").at(-2) || "");
+
+const unfold = () => {
+  const part = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+  const details = part && part.querySelector(":scope > details.part");
+  if (details) details.open = true;
+};
+addEventListener("hashchange", unfold);
+for (const link of document.querySelectorAll("nav a")) link.addEventListener("click", () => setTimeout(unfold));
+unfold();
+
+const large = document.body.appendChild(document.createElement("dialog"));
+large.addEventListener("click", () => large.close());
+for (const image of document.querySelectorAll(".frame img")) {
+  image.tabIndex = 0;
+  image.setAttribute("role", "button");
+  image.setAttribute("aria-label", "enlarge");
+  const enlarge = () => {
+    large.replaceChildren(Object.assign(document.createElement("img"), { src: image.src, alt: "" }));
+    large.showModal();
+  };
+  image.addEventListener("click", enlarge);
+  image.addEventListener("keydown", (event) => { if (event.key === "Enter") enlarge(); });
+}
 
 /* A large table is a <div class="finder" data-rows="ID">, and a <script type="application/json" id="ID"> with
    {"columns": [{"name", "number": true|false}, …], "rows": [[…], …]}. Text goes in as text, never as markup. */

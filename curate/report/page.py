@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.report.numbers import SECTIONS, section
+from shards.upright import open_image, upright_rgb
 
 if TYPE_CHECKING:
     import jinja2
@@ -26,6 +27,7 @@ CLASSES = 8  # the style sheet has the colours of sources as .c0 … .c7
 # What pictures shrink to, (longest side, WebP quality), until the page is small enough; then fewer of them are shown.
 SMALLER = ((64, 60), (48, 50))
 _DIGITS = 12
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # marks that turn the order of writing
 
 
 def render(report: dict[str, Any], pictures: Mapping[str, bytes]) -> str:
@@ -45,7 +47,7 @@ def render_page(
     pictures: Mapping[str, bytes],
     sources: Sequence[str],
     sections: Sequence[tuple[str, str]],
-    **given: Any,
+    **variables: Any,
 ) -> str:
     """Return a page of a template that extends base.html, its pictures shrunk so that it stays within MAX_BYTES.
 
@@ -64,11 +66,11 @@ def render_page(
         "sections": sections,
         "style": (here / "style.css").read_text(encoding="utf-8"),
         "script": (here / "page.js").read_text(encoding="utf-8"),
-        **given,
+        **variables,
     }
     bare = page.render(**fixed, pictures={}, hidden_pictures="")
-    shown, said = fit(named(values), pictures, MAX_BYTES - len(bare.encode()) - 1000)
-    return page.render(**fixed, pictures=shown, hidden_pictures=said)
+    pictures_by_name, left_out = fit(named(values), pictures, MAX_BYTES - len(bare.encode()) - 1000)
+    return page.render(**fixed, pictures=pictures_by_name, hidden_pictures=left_out)
 
 
 def named(value: Any, place: int = 0) -> Iterator[tuple[int, str]]:
@@ -89,29 +91,27 @@ def fit(wanted: Iterator[tuple[int, str]], pictures: Mapping[str, bytes], most: 
     A picture that is named twice counts twice: it stands in the page twice.
     """
     names = [name for _, name in sorted(wanted, key=lambda pair: pair[0]) if pictures.get(name)]
-    found: Mapping[str, bytes] = {name: pictures[name] for name in names}
+    fitting: Mapping[str, bytes] = {name: pictures[name] for name in names}
     for shrink in (None, *SMALLER):
         if shrink:
-            found = {name: _smaller(content, *shrink) for name, content in found.items()}
-        uris = {name: "data:image/webp;base64," + base64.b64encode(content).decode() for name, content in found.items()}
+            fitting = {name: _smaller(content, *shrink) for name, content in fitting.items()}
+        uris = {name: "data:image/webp;base64," + base64.b64encode(content).decode() for name, content in fitting.items()}
         if sum(len(uris[name]) for name in names) <= most:
             return uris, f"Pictures are {shrink[0]} pixels small, to keep this page under 5 MB." if shrink else ""
-    shown: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for name in dict.fromkeys(names):
         most -= len(uris[name]) * names.count(name)
         if most < 0:
             break
-        shown[name] = uris[name]
+        by_name[name] = uris[name]
     return (
-        shown,
-        f"{number(len(shown))} of {number(len(uris))} pictures are shown, the first of each list, so that this page stays under 5 MB.",
+        by_name,
+        f"{number(len(by_name))} of {number(len(uris))} pictures are shown, the first of each list, so that this page stays under 5 MB.",
     )
 
 
 def _smaller(content: bytes, side: int, quality: int) -> bytes:
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(content))
+    image = upright_rgb(open_image(content))
     image.thumbnail((side, side))
     out = io.BytesIO()
     image.save(out, "WEBP", quality=quality, method=4)
@@ -190,7 +190,8 @@ def _part(n: int, of: int) -> float:
 
 
 def visible(text: str | None, most: int = MAX_TEXT) -> str:
-    """Return a text as the page may show it: control characters as their pictures, at most so many characters."""
+    """Return a text as the page may show it: control characters as their pictures, marks that turn the
+    order of writing and tags, which nobody sees, as escapes; at most so many characters."""
     text = text or ""
     cut = text if len(text) <= most else f"{text[:most]}… ({number(len(text))} characters)"
     return "".join(_visible(c) for c in cut)
@@ -200,7 +201,9 @@ def _visible(c: str) -> str:
     code = ord(c)
     if code < 0x20 and c not in "\n\t":
         return chr(0x2400 + code)
-    return "\u2421" if 0x7F <= code < 0xA0 else c
+    if 0x7F <= code < 0xA0:
+        return "\u2421"
+    return f"\\U{code:08x}" if 0xE0000 <= code < 0xE0080 else f"\\u{code:04x}" if c in _TURNING else c
 
 
 def number(value: int | float) -> str:

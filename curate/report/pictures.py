@@ -9,6 +9,7 @@ from curate.report.examples import Pointer, read_examples, thumbnails
 from curate.report.page import named
 from curate.report.sections.ledger import example_id
 from curate.report.stats.rows import image_of
+from shards.core.notices import note
 from shards.manifest import Manifest
 from shards.reader import Shard
 
@@ -31,6 +32,9 @@ def of_samples(manifests: Sequence[Manifest | None], names: Iterable[str], worke
     """Return the thumbnails (WebP) of samples by their names, see `pointers`; those that cannot be had are left out."""
     places = pointers(manifests, names)
     made = dict(thumbnails(sorted(set(places.values())), workers, engine))
+    gone = [place for place in places.values() if not made.get(place)]
+    where = f"such as one in {gone[0][0]}" if gone else ""
+    note(len(gone), "[picture|pictures] of the page could not be read and [is|are] left out", where)
     return {name: picture for name, place in places.items() if (picture := made.get(place))}
 
 

@@ -18,6 +18,7 @@ from shards.core import fs
 from shards.core.console import say
 from shards.core.engine import Done, map_unordered
 from shards.core.errors import RunError, UsageError
+from shards.core.notices import note
 from shards.index import survey
 from shards.manifest import NAME, Manifest, read_manifest
 from shards.reader import Shard
@@ -96,11 +97,14 @@ def open_subject(
     manifests = tuple(one if isinstance(one, Manifest) else read_set(one, workers, engine) for one in sets)
     with tempfile.TemporaryDirectory() as temporary, stats.open_sums() as con:
         aside = fs.join(work, stats.ASIDE) if work else temporary
-        _tell(manifests, sources, work)
-        found = [stats.parts(one, aside, workers, engine, beside=_is_ours(one)) for one in manifests]
-        parts = [_Part(paths, _sources(con, paths, list(one.sources)), one.folder) for one, paths in zip(manifests, found, strict=True)]
-        records = [native.count(one, aside, workers, engine, limit=limit, lists=tuple(concepts), most=most) for one in sources]
-        parts += [_Part([r.path for r in found], [one.name], one.input) for one, found in zip(sources, records, strict=True)]
+        lost = "" if work else _foreign(manifests, sources)
+        if lost:
+            say(f"{lost}: counted for this report alone; --work DIR keeps what is counted for the next one")
+        with _saying_what_is_kept(lost):
+            files = [stats.parts(one, aside, workers, engine, beside=_is_ours(one)) for one in manifests]
+            records = [native.count(one, aside, workers, engine, limit=limit, lists=tuple(concepts), most=most) for one in sources]
+        parts = [_Part(paths, _sources(con, paths, list(one.sources)), one.folder) for one, paths in zip(manifests, files, strict=True)]
+        parts += [_Part([r.path for r in counted], [one.name], one.input) for one, counted in zip(sources, records, strict=True)]
         for spec, part in zip(sources, parts[len(manifests) :], strict=True):
             if not stats.sources_of(con, part.paths):
                 raise UsageError(f"{spec.input}: no record that the reader {spec.reader!r} can use", advice="curate list sources")
@@ -129,7 +133,12 @@ def read_set(path: str, workers: int = 1, engine: str = "local") -> Manifest:
         return read_manifest(path)
     if not fs.is_dir(path):
         raise UsageError(f"no folder at {path!r}", "a build, a subset, or a folder of tars", "native metadata: --source and --input")
-    return dataclasses.replace(survey(path, bad_files="skip", workers=workers, engine=engine), builder="")
+    manifest = survey(path, bad_files="skip", workers=workers, engine=engine)
+    for name, why in manifest.notes.get("bad_files", {}).items():
+        note(1, "[tar|tars] left out, or used as far as [it is|they are] whole", f"{name}: {why}")
+    for kind, count in manifest.notes.get("notices", {}).items():
+        note(count, kind, f"`shards index {path}` says which")
+    return dataclasses.replace(manifest, builder="")
 
 
 def _is_ours(manifest: Manifest) -> bool:
@@ -137,10 +146,19 @@ def _is_ours(manifest: Manifest) -> bool:
     return bool(manifest.builder)
 
 
-def _tell(manifests: Sequence[Manifest], sources: Sequence[SourceSpec], work: str) -> None:
-    foreign = [one.folder for one in manifests if not _is_ours(one)] + [one.input for one in sources]
-    if foreign and not work:
-        say(f"{', '.join(foreign)}: counted for this report alone; --work DIR keeps what is counted for the next one")
+def _foreign(manifests: Sequence[Manifest], sources: Sequence[SourceSpec]) -> str:
+    """Return, with commas, the folders and native files beside which nothing may be written."""
+    return ", ".join([one.folder for one in manifests if not _is_ours(one)] + [one.input for one in sources])
+
+
+@contextlib.contextmanager
+def _saying_what_is_kept(lost: str) -> Iterator[None]:
+    """Say at an interrupt what of the counting is kept; of `lost` nothing is."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("what was counted is kept" + (f", but of {lost}: --work DIR keeps that, too" if lost else ""))
+        raise
 
 
 def _sources(con: duckdb.DuckDBPyConnection, paths: list[str], known: list[str]) -> list[str]:
@@ -153,12 +171,24 @@ def _labels(parts: Sequence[_Part]) -> list[dict[str, str]]:
 
     A source without a name is called as its folder is. What is still called as another is numbered.
     """
-    folders = numbered([(part.folder.rstrip("/").rpartition("/")[2] or part.folder).removesuffix(".json") for part in parts])
+    folders = [label.removesuffix(".json") for label in path_labels([part.folder for part in parts])]
     names = Counter(name for part in parts for name in part.names)
     pairs = [(folder, name) for part, folder in zip(parts, folders, strict=True) for name in part.names]
     called = [name if name and names[name] == 1 else "/".join(filter(None, (folder, name))) for folder, name in pairs]
     labels = iter(numbered(called))
     return [{name: next(labels) for name in part.names} for part in parts]
+
+
+def path_labels(paths: Sequence[str]) -> list[str]:
+    """Return a name for each path: the shortest ending that tells it from the others; equal paths are numbered."""
+    parts = [path.rstrip("/").removesuffix("/" + NAME).split("/") for path in paths]
+    names = ["/".join(names_of_path) for names_of_path in parts]
+    for length in range(1, max(map(len, parts), default=0)):
+        short = ["/".join(names_of_path[-length:]) for names_of_path in parts]
+        if len(set(short)) == len(set(names)):
+            names = short
+            break
+    return numbered(names)
 
 
 def numbered(names: Sequence[str]) -> list[str]:
@@ -219,4 +249,5 @@ def most_repeated(subject: Subject, source: str, most: int) -> list[dict[str, An
             with Shard(manifest, entry) as shard:
                 found = stats.spellings(rows_of(shard, ("source", "caption")), own[0], missing)
             spelled = found | spelled
+    note(len(missing - spelled.keys()), f"repeated [caption|captions] left out: not spelt in the first {LOOKED} shards", f"source {source}")
     return [{"caption": spelled[key], "count": count} for key, count, _ in rows if key in spelled]

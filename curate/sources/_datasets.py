@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from curate.sources.base import Input, list_inputs
+from curate.sources.base import Input, base_of, expand, list_inputs
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError, closest
+from shards.tables.delimited import unlike
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,25 +33,31 @@ def inputs(pattern: str, split: str) -> list[Input]:
     Raises:
         UsageError: no such files, several splits and none named, or an indices mapping that was not flattened.
     """
-    found, first = [], 0
-    for one in _files(pattern, split):
-        found.append(Input(one.path, one.name, first))
-        first += rows_of(one.path)
-    return found
+    numbered, first = [], 0
+    for file in _files(pattern, split):
+        numbered.append(Input(file.path, file.name, first))
+        first += rows_of(file.path)
+    return numbered
 
 
 def _files(pattern: str, split: str) -> list[Input]:
     folder = pattern.rstrip("/")
+    if not fs.is_dir(folder) and any(map(fs.is_dir, expand(pattern))):
+        base = base_of(pattern)
+        parts = [(path, fs.relative(path, base)) for path in expand(pattern)]
+        return [
+            Input(file.path, f"{name}/{file.name}" if fs.is_dir(path) else name) for path, name in parts for file in _files(path, split)
+        ]
     if not fs.is_dir(folder):
         return _of_split(list_inputs(pattern, SUFFIXES), split) if split else list_inputs(pattern, SUFFIXES)
     if fs.exists(fs.join(folder, "dataset_dict.json")):
         splits = _json(fs.join(folder, "dataset_dict.json")).get("splits") or []
         name = _chosen(folder, splits, split)
-        return [Input(one.path, f"{name}/{one.name}") for one in _saved(fs.join(folder, name))]
+        return [Input(file.path, f"{name}/{file.name}") for file in _saved(fs.join(folder, name))]
     if fs.exists(fs.join(folder, "state.json")):
         return _saved(folder)
     # What `map` left beside its inputs would give every row twice.
-    kept = [one for one in list_inputs(folder, SUFFIXES) if not one.name.rpartition("/")[2].startswith(("cache-", "tmp", "indices"))]
+    kept = [file for file in list_inputs(folder, SUFFIXES) if not file.name.rpartition("/")[2].startswith(("cache-", "tmp", "indices"))]
     if not kept:
         raise UsageError(f"{folder!r} holds only cached results of `map`", _EXPECTED)
     return _of_split(kept, split)
@@ -68,20 +75,20 @@ def _saved(folder: str) -> list[Input]:
     return [Input(fs.join(folder, name), name) for name in names]
 
 
-def _of_split(found: list[Input], split: str) -> list[Input]:
-    words = {one.name: set(re.split(r"[^A-Za-z0-9]+", one.name)) for one in found}
-    known = sorted({word for own in words.values() for word in own & set(SPLITS)})
+def _of_split(files: list[Input], split: str) -> list[Input]:
+    words = {file.name: set(re.split(r"[^A-Za-z0-9]+", file.name)) for file in files}
+    known = sorted({word for file_words in words.values() for word in file_words & set(SPLITS)})
     if not split and len(known) < 2:
-        return found
-    name = split if any(split in own for own in words.values()) else _chosen(found[0].path.rpartition("/")[0], known, split)
-    return [one for one in found if name in words[one.name]]
+        return files
+    name = split if any(split in file_words for file_words in words.values()) else _chosen(files[0].path.rpartition("/")[0], known, split)
+    return [file for file in files if name in words[file.name]]
 
 
 def _chosen(folder: str, splits: list[str], split: str) -> str:
     if split in splits or (not split and len(splits) == 1):
         return split or splits[0]
-    found = f"{folder!r} has the splits {', '.join(splits) or '(none)'}" + (f", no {split!r}" if split else "")
-    raise UsageError(found, "one split", f"--split {splits[0]}" if splits else closest(split, splits))
+    problem = f"{folder!r} has the splits {', '.join(splits) or '(none)'}" + (f", no {split!r}" if split else "")
+    raise UsageError(problem, "one split", f"--split {splits[0]}" if splits else closest(split, splits))
 
 
 def _json(path: str) -> dict[str, Any]:
@@ -140,6 +147,8 @@ def rows_of(path: str) -> int:
 def batches(path: str, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, int, int]]:
     """Yield a file's rows, and the range of addresses that the file is mapped to (0, 0 if it is not).
 
+    Columns whose names repeat are called as `unlike` calls them.
+
     Raises:
         TornFileError: the file is cut off; batches before the cut were yielded.
     """
@@ -148,8 +157,10 @@ def batches(path: str, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, int
     with readable(path):
         if path.endswith(".parquet"):
             with fs.open_read(path) as file, pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(ROWS, columns=columns):
-                    yield batch, 0, 0
+                names = parquet.schema_arrow.names
+                native = dict(zip(unlike(names), names, strict=True))
+                for batch in parquet.iter_batches(ROWS, columns=list(dict.fromkeys(native[column] for column in columns))):
+                    yield _unlike(batch).select(columns), 0, 0
             return
         with _mapped(path) as source:
             mapped = (0, 0)
@@ -158,8 +169,12 @@ def batches(path: str, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, int
                 mapped = (whole.address, whole.address + whole.size)
                 source.seek(0)
             for batch in _of_ipc(_ipc(source)):
-                yield batch.select(columns), *mapped
+                yield _unlike(batch).select(columns), *mapped
             _check_end(source)
+
+
+def _unlike(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch.rename_columns(list(unlike(batch.schema.names)))
 
 
 @contextmanager

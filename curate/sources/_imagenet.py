@@ -17,9 +17,11 @@ from typing import IO, Any
 
 from curate.sources.base import Input, Pointer, list_inputs
 from shards import tar
+from shards.classes.match import sorted_classes
 from shards.core import fs
 from shards.core.errors import UsageError
-from shards.folders import is_image
+from shards.folders import is_visible
+from shards.image_names import is_image
 
 SOLUTION = "LOC_val_solution.csv"
 PARENTS = 5  # so far above a class folder stand Kaggle's map and solution
@@ -39,6 +41,15 @@ class Picture:
     image: Pointer
     problem: str = ""
 
+    @property
+    def id(self) -> str:
+        """The image's id: its file name where that names the class or is ILSVRC's, else its class and its file name.
+
+        Files of other sets have equal names in several classes: image_0001.jpg is in each of Caltech-101's.
+        """
+        names_its_class = _PREFIX.match(self.name) or _NO_CLASS.match(self.name) or not self.wnid
+        return self.name if names_its_class else f"{self.wnid}/{self.name}"
+
 
 def inputs(pattern: str, split: str) -> list[Input]:
     """Return one input per class folder, one per tar, or the flat folder itself.
@@ -47,15 +58,15 @@ def inputs(pattern: str, split: str) -> list[Input]:
         UsageError: there is nothing of the kind.
     """
     if not fs.is_dir(pattern):
-        named = {one.path: one.name for one in list_inputs(pattern, (".tar",))}
+        named = {input.path: input.name for input in list_inputs(pattern, (".tar",))}
         paths = list(named)
     else:
         folder = root(pattern, split)
         names = tuple(fs.names(folder))
-        found = _class_folders(folder, names) or tuple(n for n in names if n.endswith(".tar"))
-        paths = [fs.join(folder, name) for name in found] or [folder]
+        classes = _class_folders(folder, names) or tuple(n for n in names if n.endswith(".tar"))
+        paths = [fs.join(folder, name) for name in classes] or [folder]
         named = {path: fs.relative(path, pattern) for path in paths}
-        if not found and not any(map(is_image, names)):
+        if not classes and not any(map(is_image, names)):
             raise UsageError(f"no classes of images in {folder!r}", _EXPECTED)
     for path in paths:
         if not fs.is_dir(path):
@@ -83,14 +94,14 @@ def _holds_classes(folder: str) -> bool:
 
 def _class_folders(folder: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return those names in a folder that are folders of images."""
-    visible = [name for name in names if not name.startswith(".")]
+    visible = [name for name in names if is_visible(name) and fs.exists(fs.join(folder, name))]
     return _with_images(folder, tuple((name, str(fs.identity(fs.join(folder, name)))) for name in visible))
 
 
 @lru_cache(8)
-def _with_images(folder: str, found: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+def _with_images(folder: str, folders: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """Remembered by the folders' times, since each of a thousand classes asks for all of them."""
-    inner = [(name, fs.join(folder, name)) for name, _ in found]
+    inner = [(name, fs.join(folder, name)) for name, _ in folders]
     return tuple(name for name, path in inner if fs.is_dir(path) and any(map(is_image, fs.names(path))))
 
 
@@ -114,10 +125,10 @@ def solution_of(path: str, labels: str) -> dict[str, str]:
     names = fs.names(path) if fs.is_dir(path) else [_first(path)]
     if not any(map(_NO_CLASS.match, names)):
         return {}
-    found = labels or beside(path, SOLUTION)
-    if not found:
+    solution = labels or beside(path, SOLUTION)
+    if not solution:
         raise UsageError(f"{path}: the classes of ILSVRC2012_val_….JPEG stand in {SOLUTION}, which is not there", "--labels FILE")
-    return _read_solution(found, str(fs.identity(found)) if fs.exists(found) else "")
+    return _read_solution(solution, str(fs.identity(solution)) if fs.exists(solution) else "")
 
 
 @lru_cache(2)
@@ -129,13 +140,13 @@ def _read_solution(path: str, version: str) -> dict[str, str]:
     columns = list(rows.fieldnames or ())
     if not {"ImageId", "PredictionString"} <= set(columns):
         raise UsageError(f"{path}: its columns are {', '.join(columns) or 'none'}", "ImageId, PredictionString, as Kaggle has them")
-    found = {}
+    classes = {}
     for number, row in enumerate(rows, 2):
         wnid = (row["PredictionString"] or "").split(" ")[0]
         if not WNID.fullmatch(wnid):
             raise UsageError(f"{path}: row {number}: no class in {row['PredictionString']!r}", "n01978287 240 170 260 240")
-        found[(row["ImageId"] or "").partition(".")[0]] = wnid
-    return found
+        classes[(row["ImageId"] or "").partition(".")[0]] = wnid
+    return classes
 
 
 def pictures(path: str, solution: dict[str, str]) -> Iterator[Picture]:
@@ -149,21 +160,21 @@ def pictures(path: str, solution: dict[str, str]) -> Iterator[Picture]:
             yield from _members(file, path, 0, path, solution)
         return
     for name in fs.names(path):
-        if is_image(name) and not name.startswith("."):
+        if is_image(name) and is_visible(name):
             yield Picture(fs.printable(name), _class_of(name, _base(path), solution), Pointer(fs.join(path, name)))
 
 
-def _members(file: IO[bytes], path: str, start: int, shown: str, solution: dict[str, str]) -> Iterator[Picture]:
-    for member in tar.walk(file, shown, hostile=True):
+def _members(file: IO[bytes], path: str, start: int, container: str, solution: dict[str, str]) -> Iterator[Picture]:
+    for member in tar.walk(file, container, hostile=True):
         place, name = Pointer(path, start + member.offset, member.size), fs.printable(member.name)
         folder, _, base = name.rpartition("/")
         if tar.leads_out(member.name):
             yield Picture(name, "", place, f"member {name!r} leads out of the archive")
         elif base.endswith(".tar"):
             inner: Any = _Window(file, member.offset, member.size)
-            yield from _members(inner, path, place.offset, f"{shown}: {name}", solution)
-        elif is_image(base) and not base.startswith("."):
-            yield Picture(base, _class_of(base, _base(folder) or _stem(shown.rpartition(": ")[2]), solution), place)
+            yield from _members(inner, path, place.offset, f"{container}: {name}", solution)
+        elif is_image(base) and is_visible(name):
+            yield Picture(base, _class_of(base, _base(folder) or _stem(container.rpartition(": ")[2]), solution), place)
 
 
 class _Window(io.RawIOBase):
@@ -189,27 +200,27 @@ def _class_of(name: str, container: str, solution: dict[str, str]) -> str:
     """Return an image's class: its container where that is one, else what its name or the solution says."""
     if WNID.fullmatch(container):
         return container
-    if own := _PREFIX.match(name):
-        return own[1]
+    if prefix := _PREFIX.match(name):
+        return prefix[1]
     return solution.get(name.partition(".")[0], "") if solution else container
 
 
 def classes_of(path: str, solution: dict[str, str]) -> tuple[str, ...]:
-    """Return all classes that stand beside an input's own, sorted: they number the classes where no map does."""
+    """Return all classes that stand beside an input's own, in the order of `sorted_classes`: they number the classes where no map does."""
     if solution:
-        return tuple(sorted(set(solution.values())))
+        return sorted_classes(list(set(solution.values())))
     folder = path.rpartition("/")[0] or "."
     if fs.is_dir(path):
         if _is_flat(path):
-            return tuple(sorted({p.wnid for p in pictures(path, {})}))
-        return _class_folders(folder, tuple(fs.names(folder)))
+            return sorted_classes(list({p.wnid for p in pictures(path, {})}))
+        return sorted_classes(_class_folders(folder, tuple(fs.names(folder))))
     first = _first(path)
     if first.endswith(".tar"):
         with fs.open_read(path) as file:
-            return tuple(sorted(_stem(m.name) for m in tar.walk(file, path, hostile=True) if m.name.endswith(".tar")))
+            return sorted_classes([_stem(m.name) for m in tar.walk(file, path, hostile=True) if m.name.endswith(".tar")])
     if "/" in first:
-        return tuple(sorted({p.wnid for p in pictures(path, {}) if not p.problem}))
-    return tuple(sorted(_stem(n) for n in fs.names(folder) if n.endswith(".tar")))
+        return sorted_classes(list({p.wnid for p in pictures(path, {}) if not p.problem}))
+    return sorted_classes([_stem(n) for n in fs.names(folder) if n.endswith(".tar")])
 
 
 def beside(path: str, name: str) -> str:

@@ -2,28 +2,28 @@
 
 LOC_synset_mapping.txt, synset_words.txt     `n01440764 tench, Tinca tinca`: line i is class i
 imagenet_class_index.json                    `{"0": ["n01440764", "tench"], …}`
-a JSON list, or a text file, of names        in the order of the sorted class folders
-a JSON object of such lists                  the one list that has as many names as there are classes
+a list of names, alone or among others       in the order of the sorted class folders
+
+`shards.classes` reads these, and every other shape that it knows.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from shards.classes.match import in_order, sorted_classes
+from shards.classes.names import WORDNET, Entry, Names, read_names
 from shards.core import fs
 from shards.core.errors import UsageError
 
 MAP = "LOC_synset_mapping.txt"
 # sha256 of the sorted ids of ILSVRC 2012's 1,000 classes, one per line: the order of all published heads.
 ILSVRC2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
-_ID = re.compile(r"n\d{8}")
-_LINE = re.compile(r"(n\d{8})\s+(\S.*)")
+_ID_FIRST = re.compile(r"n\d{8}\s+\S")
 _EXPECTED = "lines `n01440764 tench, Tinca tinca`, a JSON {index: [id, name]}, or a list of class names"
 
 
@@ -70,75 +70,66 @@ def load(path: str, folders: Folders) -> Classes:
     """
     if not path:
         ids = tuple(folders())
-        if any(map(_ID.fullmatch, ids)):
+        if any(map(WORDNET.fullmatch, ids)):
             raise UsageError(f"classes are named {ids[0]}, …, and no {MAP} is there", _EXPECTED, "--synsets FILE")
         return Classes(ids, tuple((id.replace("_", " "),) for id in ids))
     if not fs.exists(path) or fs.is_dir(path):
         raise UsageError(f"no synset map at {path!r}", _EXPECTED)
-    text = fs.read_text(path)
-    pairs = _from_json(text, path, folders) if text.lstrip()[:1] in ("{", "[") else _from_lines(text, path, folders)
-    found = Classes(tuple(id for id, _ in pairs), tuple(names for _, names in pairs))
-    _check(found, path)
-    return found
+    classes = _of_names(read_names(path, folders()), folders)
+    _check(classes, path)
+    return classes
 
 
-def _check(found: Classes, path: str) -> None:
-    twice = [id for id, n in Counter(found.ids).items() if n > 1]
-    if twice:
-        raise UsageError(f"{path}: {twice[0]} stands twice", "each class once")
-    if found.digest != ILSVRC2012 == digest_of(sorted(found.ids)):
-        raise UsageError(f"{path}: ILSVRC's 1,000 classes, in another order than all published heads have", f"sorted by id, as in {MAP}")
+def _of_names(names: Names, folders: Folders) -> Classes:
+    """Return the classes that a file lists by id or folder, in its order; a list of names alone is the sorted folders'.
+
+    Raises:
+        UsageError: ids before some names and not before others, numbers with gaps, or a list of another length.
+    """
+    entries = in_order(names)
+    if not all(entry.key for entry in entries):
+        return _by_place([entry.name for entry in entries], names.path, folders())
+    if any(entry.number is None for entry in entries) and not all(WORDNET.fullmatch(entry.key) for entry in entries):
+        places = {key: place for place, key in enumerate(sorted_classes([entry.key for entry in entries]))}
+        entries = sorted(entries, key=lambda entry: places[entry.key])  # an object {folder: name} has no order of its own
+    return Classes(tuple(entry.key for entry in entries), tuple(map(_names_of, entries)))
 
 
-def _from_lines(text: str, path: str, folders: Folders) -> list[tuple[str, tuple[str, ...]]]:
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if not lines:
-        raise UsageError(f"{path}: an empty file", _EXPECTED)
-    matches = [_LINE.fullmatch(line) for line in lines]
-    if not any(matches):
-        return _named(lines, path, folders)
-    pairs = []
-    for number, (line, match) in enumerate(zip(lines, matches, strict=True), 1):
-        if match is None:
-            raise UsageError(f"{path}: line {number}: {line[:60]!r}", _EXPECTED)
-        pairs.append((match[1], tuple(name.strip() for name in match[2].split(",") if name.strip())))
-    return pairs
+def _names_of(entry: Entry) -> tuple[str, ...]:
+    """Return all names of a class: synonyms stand behind WordNet's ids; an index by number has one name, with `_` for blanks."""
+    if entry.number is not None:
+        return (entry.name.replace("_", " "), *entry.others)
+    synonyms = entry.name.split(",") if WORDNET.fullmatch(entry.key) else [entry.name]
+    return tuple(filter(None, (name.strip() for name in (*synonyms, *entry.others))))
 
 
-def _from_json(text: str, path: str, folders: Folders) -> list[tuple[str, tuple[str, ...]]]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{path}: not JSON: {error}", _EXPECTED) from error
-    if isinstance(content, list):
-        return _named(content, path, folders)
-    indexed = [content.get(str(i)) for i in range(len(content))]
-    if indexed and all(isinstance(row, list) and len(row) == 2 for row in indexed):
-        return [(str(row[0]), (str(row[1]).replace("_", " "),)) for row in indexed if row]
-    lists = {k: v for k, v in content.items() if isinstance(v, list)}
-    wanted = len(folders())
-    fitting = [v for v in lists.values() if len(v) == wanted]
-    if len(fitting) != 1:
-        sizes = ", ".join(f"{k} ({len(v)})" for k, v in lists.items()) or "no lists"
-        raise UsageError(f"{path}: not one list of {wanted} names, but {sizes}", _EXPECTED, "a file with the right list alone")
-    return _named(fitting[0], path, folders)
-
-
-def _named(names: list[Any], path: str, folders: Folders) -> list[tuple[str, tuple[str, ...]]]:
-    ids = folders()
-    if len(names) != len(ids) or not all(isinstance(n, str) and n.strip() for n in names):
+def _by_place(names: list[str], path: str, ids: Sequence[str]) -> Classes:
+    """Return the classes that have these names in order, or by their folders' names where these are the same."""
+    odd = next((line for line in names if _ID_FIRST.match(line)), "")
+    if odd:
+        other = next(line for line in names if not _ID_FIRST.match(line))
+        raise UsageError(f"{path}: an id before {odd[:60]!r}, and none before {other[:60]!r}", _EXPECTED)
+    if len(names) != len(ids):
         raise UsageError(f"{path}: {len(names)} names for {len(ids)} classes", "a name for each class folder, in their sorted order")
-    places = {_plain(id): i for i, id in enumerate(ids)}
-    found = [places.get(_plain(name), -1) for name in names]
-    if sorted(found) == list(range(len(ids))):  # the folders have these names: the list alone gives the order
-        return [(ids[place], (name.strip(),)) for place, name in zip(found, names, strict=True)]
-    for i, place in enumerate(found):
-        if place not in (-1, i):
+    known = {_plain(id): place for place, id in enumerate(ids)}
+    places = [known.get(_plain(name), -1) for name in names]
+    if sorted(places) == list(range(len(ids))):  # the folders have these names: the list alone gives the order
+        return Classes(tuple(ids[place] for place in places), tuple((name,) for name in names))
+    for number, place in enumerate(places):
+        if place not in (-1, number):
             raise UsageError(
-                f"{path}: name {i + 1} is {names[i]!r}, the folder {ids[place]!r} is number {place + 1}",
+                f"{path}: name {number + 1} is {names[number]!r}, the folder {ids[place]!r} is number {place + 1}",
                 "names in the folders' sorted order",
             )
-    return [(folder, (name.strip(),)) for folder, name in zip(ids, names, strict=True)]
+    return Classes(tuple(ids), tuple((name,) for name in names))
+
+
+def _check(classes: Classes, path: str) -> None:
+    twice = [id for id, n in Counter(classes.ids).items() if n > 1]
+    if twice:
+        raise UsageError(f"{path}: {twice[0]} stands twice", "each class once")
+    if classes.digest != ILSVRC2012 == digest_of(sorted(classes.ids)):
+        raise UsageError(f"{path}: ILSVRC's 1,000 classes, in another order than all published heads have", f"sorted by id, as in {MAP}")
 
 
 def _plain(name: str) -> str:

@@ -1,7 +1,7 @@
 """Headerless TSV without quoting, as Conceptual Captions publishes it: one record per line, read as it stands.
 
-A quote mark is a character, `NA` and `null` are words, and only a line feed (after an optional carriage return)
-ends a line. A byte-order mark is passed over; bytes that are no UTF-8 become U+FFFD. gzip and bzip2 are unpacked.
+A quote mark is a character, `NA` is a word, a caption that only says `null` or `nan` is none. Encodings, line ends and packing
+are those of `shards.tables.text`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from curate.sources import _guess
-from curate.sources._text import first_lines, lines, refuse_foreign
-from curate.sources.base import URL, Input, Record, list_inputs, meta_json, storable
+from curate.sources.base import URL, Input, Record, list_inputs, meta_json
 from shards.core.errors import TornFileError, UsageError
+from shards.tables.text import first_lines, lines, refuse_foreign
+from shards.tables.values import published, storable
 
 SNIFFED_LINES = 200
 SUFFIXES = tuple(plain + packed for plain in (".tsv", ".txt") for packed in ("", ".gz", ".bz2"))
@@ -25,10 +26,10 @@ LAYOUTS = {
 
 def inputs(pattern: str, source: str) -> list[Input]:
     """Return the TSV files a pattern names, after a look at each one's first lines."""
-    found = list_inputs(pattern, SUFFIXES)
-    for one in found:
-        layout(one.path, source)
-    return found
+    files = list_inputs(pattern, SUFFIXES)
+    for file in files:
+        layout(file.path, source)
+    return files
 
 
 def layout(path: str, source: str) -> tuple[str, ...]:
@@ -85,7 +86,8 @@ def read(path: str, name: str, source: str) -> Iterator[Record]:
             yield _bad(name, row, line, f"no URL in field {columns.index('url') + 1}")
         else:
             url, caption = values.pop("url").strip(), values.pop("caption")
-            yield Record(f"{url}\n{caption}", (caption,), row, (url,), meta=meta_json(values))
+            captions = published(caption)
+            yield Record(f"{url}\n{caption}", captions, row, (url,), meta=meta_json(values))
 
 
 def _bad(name: str, row: int, line: str, why: str) -> Record:

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator
 
 from curate.sources import _guess
-from curate.sources._text import opened, refuse_foreign
 from shards.core.errors import TornFileError, UsageError, closest
+from shards.tables.text import from_utf8, opened, refuse_foreign
 
 COLUMNS = (
     "language", "page_url", "image_url", "page_title", "section_title", "hierarchical_section_title", "caption_reference_description",
@@ -133,4 +133,4 @@ def _lines(path: str) -> Iterator[tuple[str, bool]]:
         while line := file.readline(MOST):
             line = line.removeprefix(codecs.BOM_UTF8) if first else line
             first = False
-            yield line.removesuffix(b"\n").decode("utf-8", "replace"), line.endswith(b"\n")
+            yield from_utf8(line.removesuffix(b"\n")), line.endswith(b"\n")

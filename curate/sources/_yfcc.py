@@ -10,10 +10,10 @@ from contextlib import closing
 from typing import Any
 
 from curate.sources import _guess
-from curate.sources._json import Bad
-from curate.sources._text import first_lines, lines, refuse_foreign
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
+from shards.tables.json_records import Bad
+from shards.tables.text import first_lines, lines, refuse_foreign
 
 # The columns of `yfcc100m_dataset-0` … `-9` and of the SQLite table; `yfcc100m_dataset.txt` has two more.
 FIELDS = (
@@ -62,17 +62,17 @@ def rows(path: str) -> Iterator[tuple[int, Row]]:
 def _width(path: str) -> int:
     refuse_foreign(path, _ALLOWED)
     head = [line for line in first_lines(path, _SNIFFED_LINES) if line]
-    found = [line.split("\t") for line in head]
-    fitting = Counter(len(fields) for fields in found if _fits(fields))
+    cells = [line.split("\t") for line in head]
+    fitting = Counter(len(fields) for fields in cells if _fits(fields))
     if fitting:
         return fitting.most_common(1)[0][0]
     if not head:
         return 25
-    if all(len(f) in (1, 3) and is_id(f[min(1, len(f) - 1)]) for f in found):
+    if all(len(f) in (1, 3) and is_id(f[min(1, len(f) - 1)]) for f in cells):
         raise UsageError(f"{path}: a list of photo ids, no metadata", _ALLOWED, "--ids LIST, with the metadata as --input")
     guess = _guess.by_line(head[0])
-    shown = ", ".join(map(str, sorted({len(f) for f in found})[:5]))
-    raise UsageError(f"{path}: no line of the first {len(head)} is YFCC100M's; they have {shown} columns", _ALLOWED, _guess.advice(guess))
+    widths = ", ".join(map(str, sorted({len(f) for f in cells})[:5]))
+    raise UsageError(f"{path}: no line of the first {len(head)} is YFCC100M's; they have {widths} columns", _ALLOWED, _guess.advice(guess))
 
 
 def _fits(fields: list[str]) -> bool:
@@ -156,8 +156,8 @@ def check_ids(path: str) -> None:
     if not fs.exists(path):
         raise UsageError(f"no id list at {path!r}", "a file of photo ids")
     refuse_foreign(path, "a list of photo ids")
-    for line in first_lines(path, _SNIFFED_LINES):
-        _id_of(line, path)
+    for number, line in enumerate(first_lines(path, _SNIFFED_LINES)):
+        _id_of(line, path, first=number == 0)
 
 
 def read_ids(path: str) -> array[int]:
@@ -168,17 +168,19 @@ def read_ids(path: str) -> array[int]:
     """
     import numpy as np
 
-    found = (one for line, _ in lines(path) if (one := _id_of(line, path)) is not None)
+    listed = (_id_of(line, path, first=number == 0) for number, (line, _) in enumerate(lines(path)))
+    numbers = (id_number for id_number in listed if id_number is not None)
     ids = array("Q")
-    ids.frombytes(np.unique(np.fromiter(found, np.uint64)).tobytes())
+    ids.frombytes(np.unique(np.fromiter(numbers, np.uint64)).tobytes())
     return ids
 
 
-def _id_of(line: str, path: str) -> int | None:
-    fields = line.strip().split("\t")
+def _id_of(line: str, path: str, *, first: bool) -> int | None:
+    """Return the id on a line, quoted or not; None on a blank line, and on a first line that is a header."""
+    fields = [field.strip().strip("'\"") for field in line.strip().rstrip(",;").split("\t")]
     text = fields[1] if len(fields) == 3 else fields[0]
     if len(fields) in (1, 3) and is_id(text):
         return int(text)
-    if fields == [""]:
+    if fields == [""] or (first and len(fields) in (1, 3) and re.fullmatch(r"[A-Za-z_ #-]+", text)):
         return None
     raise UsageError(f"{path}: {line[:60]!r} is no photo id", "one id per line, or line number⇥id⇥hash as in CLIP's subset")

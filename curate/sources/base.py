@@ -15,6 +15,7 @@ and may have
                 table and the sidecar; their values are those of the record's `meta` under the same names
     TEMPLATES   the templates that captions are made from where the recipe names none (see `captions/template.py`)
     layout(input, options) -> str     the native layout that was recognised, in a few words
+    columns(input, options) -> list[str]    the native columns that its records' `meta` has, for `keep_columns` to choose among
     beside(input, options) -> list[str]     further files or folders that its records are made of: a change is noticed
 
 `read` is called once per input and streams: memory does not grow with the file.
@@ -23,14 +24,19 @@ and may have
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
+from shards.folders import is_visible
+from shards.tables.values import plain, storable
 
 URL = re.compile(r"\s*https?://", re.IGNORECASE)  # how a web address begins
 
@@ -80,37 +86,88 @@ class Record:
 
 
 def list_inputs(pattern: str, suffixes: tuple[str, ...] = ()) -> list[Input]:
-    """Return the inputs that a file, folder or glob names, each named relative to what the user gave.
+    """Return the inputs that a file, a folder, a glob of either, or several in braces name, each named relative to what the user gave.
 
-    The suffixes choose among a folder's files; a file or a glob names its files itself. Files beside them never
+    The suffixes choose among a folder's files; a file or a glob of files names its files itself. Files beside them never
     change a name, since names are part of some sources' ids.
 
     Raises:
-        UsageError: nothing is there, or no file of the folder has one of the suffixes.
+        UsageError: nothing is there, or no file of a folder has one of the suffixes.
     """
-    paths = fs.find(pattern)
-    base = _base(pattern)
-    if fs.is_dir(pattern):
-        visible = [p for p in paths if "/." not in "/" + fs.relative(p, base)]
-        paths = [p for p in visible if not suffixes or p.lower().endswith(suffixes)]
-        if not paths:
-            raise UsageError(f"no {' or '.join(suffixes)} file in {pattern!r}", advice="name the files with a glob in quotes")
-    return [Input(p, fs.relative(p, base)) for p in paths]
+    base = base_of(pattern)
+    paths: list[str] = []
+    for place in expand(pattern):
+        if not fs.is_dir(place):
+            paths.append(place)
+            continue
+        visible = [name for name in fs.walk(place) if is_visible(name)] if not fs.is_remote(place) else _remote_names(place)
+        wanted = [name for name in visible if not suffixes or name.lower().endswith(suffixes)]
+        if not wanted:
+            raise UsageError(f"no {' or '.join(suffixes)} file in {place!r}", advice="name the files with a glob in quotes")
+        paths += [fs.join(place, name) for name in wanted]
+    return [Input(p, fs.relative(p, base)) for p in sorted(set(paths))]
 
 
-def looked_at(found: list[Input], look: Callable[[str], object]) -> list[Input]:
+def _remote_names(folder: str) -> list[str]:
+    return [name for path in fs.find(folder) if is_visible(name := fs.relative(path, folder))]
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the files and folders that a path, a glob, or several in braces name. Where a glob names files, its folders do not count.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    paths: list[str] = []
+    for alternative in alternatives(pattern):
+        if fs.exists(alternative):
+            paths.append(alternative)
+        elif fs.is_remote(alternative):
+            paths += fs.find(alternative)
+        else:
+            matches = sorted(glob.glob(alternative, recursive=True))
+            files = [path for path in matches if not os.path.isdir(path)]
+            paths += files or matches
+    if not paths:
+        raise UsageError(f"no file at {pattern!r}", "a file, a folder, or a glob in quotes")
+    return list(dict.fromkeys(paths))
+
+
+def alternatives(pattern: str) -> list[str]:
+    """Return what braces in a pattern stand for: `{a,b}` and `{000..012}`."""
+    if "{" not in pattern or fs.exists(pattern):
+        return [pattern]
+    from braceexpand import braceexpand
+
+    return list(braceexpand(pattern))
+
+
+def several(patterns: Sequence[str]) -> str:
+    """Return one pattern that names what several name: `data/{a,b}`. A name with braces or commas in it stays one."""
+    if len(patterns) == 1:
+        return patterns[0]
+    parts = [re.split(r"[*?\[{]", pattern, maxsplit=1)[0].rpartition("/")[0].split("/") for pattern in patterns]
+    alike = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*parts, strict=False))
+    shared = "".join(names[0] + "/" for names in alike)
+    shared = shared if all(pattern.startswith(shared) for pattern in patterns) else ""
+    rests = [pattern[len(shared) :] for pattern in patterns]
+    escaped = [re.sub(r"([\\{},])", r"\\\1", rest) if fs.exists(shared + rest) else rest for rest in rests]
+    return f"{shared}{{{','.join(escaped)}}}"
+
+
+def looked_at(inputs: list[Input], look: Callable[[str], object]) -> list[Input]:
     """Return inputs after a look at each; a torn one waits for `read`, where --bad-files decides.
 
     Raises:
         UsageError: what `look` raises of a file that is not of its source's layout.
     """
-    for one in found:
+    for input in inputs:
         with contextlib.suppress(TornFileError):
-            look(one.path)
-    return found
+            look(input.path)
+    return inputs
 
 
-def _base(pattern: str) -> str:
+def base_of(pattern: str) -> str:
     """Return the folder that names are relative to: the pattern itself, or what stands before its first wildcard."""
     if fs.is_dir(pattern):
         return pattern
@@ -118,18 +175,6 @@ def _base(pattern: str) -> str:
     return fixed.rpartition("/")[0] or ("/" if fixed.startswith("/") else ".")
 
 
-def storable(value: Any) -> str:
-    """Return a JSON scalar as text that UTF-8 can hold: null is empty, a lone surrogate becomes U+FFFD."""
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
-
-
 def meta_json(values: dict[str, Any]) -> str:
-    """Return native extras as one JSON object, or an empty string where there are none."""
-    return storable(json.dumps(values, ensure_ascii=False, separators=(",", ":"))) if values else ""
+    """Return native extras as one JSON object, or an empty string where there are none; a value may have any column's type."""
+    return storable(json.dumps(plain(values), ensure_ascii=False, separators=(",", ":"))) if values else ""

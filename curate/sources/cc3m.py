@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from curate.sources import _tsv
 from curate.sources.base import Input, Record
 
-VERSION = 1
+VERSION = 2
 IMAGES = "pool"
 COLUMNS = (("labels", "string"),)
 

@@ -1,8 +1,9 @@
 """Hugging Face data sets on disk: a folder of `save_to_disk`, or parquet or Arrow files with images and texts.
 
 A sample's id is the value of `id_column`, else the number of its row in the split. Images are {bytes, path} structs,
-bytes, paths, or URLs (then `curate fetch`, and `--images POOL`). A caption column holds a text or a list of texts; a
-ClassLabel column gives classes, and captions by `--template` where there is no text. Other plain columns go to `meta`.
+bytes, base64 or data URIs, paths, or URLs (then `curate fetch`, and `--images POOL`). A caption column holds a text, or several in a
+list, a struct or a map; a ClassLabel column gives classes, and captions by `--template` where there is no text. Other columns
+go to `meta`.
 """
 
 from __future__ import annotations
@@ -15,21 +16,27 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from curate.sources import _datasets
-from curate.sources.base import Input, Pointer, Record, looked_at, meta_json, storable
+from curate.sources import _inline as inline
+from curate.sources.base import Input, Pointer, Record, looked_at, meta_json
 from shards.caption_files import CAPTION_COLUMNS, LICENCE_COLUMNS
 from shards.core import fs
 from shards.core.config import option
 from shards.core.errors import TornFileError, UsageError, closest
+from shards.tables.delimited import unlike
+from shards.tables.parquet import values_of
+from shards.tables.values import captions_of, id_of, is_null, label_of, storable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 IMAGES = "either"
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "imagepath", "filename", "filepath", "file", "path", "imageurl", "url")
 URL_COLUMNS = ("url", "imageurl", "imgurl", "originalurl")
+_CAPTIONS = ("text", "texts", "struct", "bytes")  # kinds of columns that may hold captions
+_EXTRAS = ("text", "texts", "number", "flag", "time", "struct")
 FURTHER_CAPTIONS = ("alttext", "alt", "sentences", "rawcaption", "prompt")
-_URL = re.compile(r"https?://", re.IGNORECASE)
+_URL = re.compile(r"\s*https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -82,9 +89,16 @@ def _text_holds(path: str, column: str) -> str:
     """Say what a column of texts holds, by its first value."""
     with suppress(TornFileError):
         for batch, _, _ in _datasets.batches(path, [column]):
-            for value in filter(None, _values(batch.column(column))):
-                return "URLs: curate fetch, then --images POOL" if _URL.match(value) else "paths"
+            for value in filter(None, values_of(batch.column(column))):
+                if inline.is_inline(storable(value)):
+                    return "pictures in base64"
+                return "URLs: curate fetch, then --images POOL" if _URL.match(storable(value)) else "paths"
     return "nothing"
+
+
+def columns(input: Input, options: Options) -> list[str]:
+    """Return the plain columns that have no role."""
+    return list(columns_of(input.path, options).extras)
 
 
 def read(input: Input, options: Options) -> Iterator[Record]:
@@ -99,10 +113,10 @@ def read(input: Input, options: Options) -> Iterator[Record]:
     wanted = list(dict.fromkeys(filter(None, (columns.image, *single))))
     row = 0
     for batch, start, stop in _datasets.batches(input.path, wanted):
-        values = {name: _values(batch.column(name)) for name in wanted if name != columns.image or columns.kind == "text"}
+        values = {name: values_of(batch.column(name)) for name in wanted if name != columns.image or columns.kind == "text"}
         images = _images(batch.column(columns.image), columns, (start, stop), input.path)
         for i, image in enumerate(images):
-            yield _record(image, {name: found[i] for name, found in values.items()}, row, input, columns)
+            yield _record(image, {name: cells[i] for name, cells in values.items()}, row, input, columns)
             row += 1
 
 
@@ -111,16 +125,13 @@ def _record(image: Record, values: dict[str, Any], row: int, input: Input, colum
     native = values.get(columns.id) if columns.id else input.first + row
     if native is None or native == "":
         return Record(f"{input.name}:{row}", (), row, status="bad_record", detail=f"no {columns.id!r}")
-    found = values.get(columns.caption) if columns.caption else None
-    captions = tuple(storable(c) for c in found if c is not None) if isinstance(found, list) else (storable(found),) if found else ()
+    captions = tuple(captions_of(values.get(columns.caption))) if columns.caption else ()
     index, name = _class(values.get(columns.label) if columns.label else None, columns.classes)
-    urls = (storable(values[columns.url]),) if columns.url and values.get(columns.url) else image.urls
-    extras = meta_json(
-        {key: values[key] for key in columns.extras if values[key] is not None and values[key] == values[key]}
-    )  # NaN is no JSON
+    urls = (storable(values[columns.url]).strip(),) if columns.url and values.get(columns.url) else image.urls
+    extras = meta_json({key: values[key] for key in columns.extras if not is_null(values[key])})
     return replace(
-        image, source_id=storable(native), captions=captions, row=row, urls=urls, class_index=index, class_name=name,
-        licence=storable(values.get(columns.licence)) if columns.licence else "", meta=extras,
+        image, source_id=id_of(native), captions=captions, row=row, urls=urls, class_index=index, class_name=name,
+        licence=label_of(values.get(columns.licence)) if columns.licence else "", meta=extras,
     )  # fmt: skip
 
 
@@ -136,17 +147,21 @@ def _class(label: Any, classes: tuple[str, ...]) -> tuple[int, str]:
 def _images(column: pa.Array, columns: Columns, mapped: tuple[int, int], path: str) -> Iterator[Record]:
     """Yield for each row a record with the image's fields alone."""
     if columns.kind == "text":
-        yield from (_of_path(value, path) for value in _values(column))
+        yield from (_of_path(value, path) for value in values_of(column))
         return
     held = column.field("bytes") if columns.kind == "struct" else column
     there = column.is_valid().to_pylist()
-    paths = _values(column.field("path")) if columns.kind == "struct" and column.type.get_field_index("path") >= 0 else [None] * len(column)
+    paths = (
+        values_of(column.field("path")) if columns.kind == "struct" and column.type.get_field_index("path") >= 0 else [None] * len(column)
+    )
     places = _datasets.ranges(held, *mapped)
     for i, known in enumerate(paths):
         place = places[i] if places else None
         content = b"" if places or not there[i] else held[i].as_py()
         if there[i] and place and place[1]:
             yield Record("", (), 0, image=Pointer(path, *place))
+        elif there[i] and content and content[:5].lower() in (b"http:", b"https", b"data:"):
+            yield _of_path(content, path)  # a text in a column of bytes
         elif there[i] and content:
             yield Record("", (), 0, content=content)
         else:
@@ -158,33 +173,18 @@ def _of_path(value: Any, table: str) -> Record:
     text = storable(value)
     if not text:
         return Record("", (), 0, status="image_missing", detail="the row has no image")
+    if inline.is_inline(text):
+        content = inline.decoded(text)
+        wrong = "" if content else f"base64 that is no picture: {text[:40]!r}"
+        return Record("", (), 0, content=content, status="bad_record" if wrong else "", detail=wrong)
     if _URL.match(text):
-        return Record("", (), 0, (text,), detail="the image is a URL: `curate fetch` it, then --images POOL")
+        return Record("", (), 0, (text.strip(),), detail="the image is a URL: `curate fetch` it, then --images POOL")
     folder = table.rpartition("/")[0] or "."
     if "://" in text or ".." in text.split("/") or "\0" in text:
         return Record("", (), 0, status="image_missing", detail=f"no file beside the table: {text[:200]!r}")
     path = fs.join(folder, text)
-    found = path if fs.exists(path) else fs.join(folder.rpartition("/")[0] or ".", text)
-    return Record("", (), 0, image=Pointer(found if fs.exists(found) else path))
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """Return a column as Python values; text that is no UTF-8 has U+FFFD where it is broken."""
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.dictionary_decode(), kind.value_type
-    try:
-        return list(column.to_pylist())
-    except UnicodeDecodeError:
-        listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        raw = column.cast(pa.list_(pa.binary()) if listed else pa.binary()).to_pylist()
-        return [[_decoded(v) for v in value] if isinstance(value, list) else _decoded(value) for value in raw]
-
-
-def _decoded(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("utf-8", "replace")
+    place = path if fs.exists(path) else fs.join(folder.rpartition("/")[0] or ".", text)
+    return Record("", (), 0, image=Pointer(place if fs.exists(place) else path))
 
 
 def columns_of(path: str, options: Options) -> Columns:
@@ -195,51 +195,67 @@ def columns_of(path: str, options: Options) -> Columns:
         TornFileError: the file cannot be read.
     """
     schema = _datasets.schema_of(path)
-    kinds = {name: _kind(schema.field(name).type) for name in schema.names}
-    shown = f"{path}: its columns are " + (", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none")
-    image = _image_column(kinds, options.image_column, shown)
+    kinds = {name: _kind(schema.field(i).type) for i, name in enumerate(unlike(schema.names))}
+    described = f"{path}: its columns are " + (", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none")
+    image = _image_column(kinds, options.image_column, described)
     features = _features(schema)
     labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
     label = options.label_column or (labels[0] if len(labels) == 1 else "")
-    caption = _caption_column(kinds, options.caption_column, shown, needed=not label, but=image)
+    _refuse_repeated(
+        schema.names, kinds, (options.image_column, options.caption_column, options.label_column, options.id_column), image, path
+    )
+    caption = _caption_column(kinds, options.caption_column, described, needed=not label, but=image)
     for asked, holds in ((options.label_column, ("number", "text")), (options.id_column, ("text", "number"))):
-        _demand(kinds, asked, holds, shown)
+        _demand(kinds, asked, holds, described)
     url = _usual(kinds, URL_COLUMNS, ("text",), image)
     licence = _usual(kinds, LICENCE_COLUMNS, ("text",))
     taken = {image, caption, label, options.id_column, url, licence}
-    extras = tuple(name for name, kind in kinds.items() if kind in ("text", "number", "flag") and name not in taken)
+    extras = tuple(
+        name for name, kind in kinds.items() if kind in ("text", "texts", "number", "flag", "time", "struct") and name not in taken
+    )
     classes = tuple(map(str, (features.get(label) or {}).get("names") or ()))
     held = {"bytes": "bytes", "text": "text"}.get(kinds[image], "struct")
-    return Columns(image, held, caption, kinds.get(caption) == "texts", label, classes, options.id_column, url, licence, extras)
+    return Columns(image, held, caption, kinds.get(caption) in ("texts", "struct"), label, classes, options.id_column, url, licence, extras)
 
 
-def _image_column(kinds: dict[str, str], asked: str, shown: str) -> str:
+def _refuse_repeated(names: list[str], kinds: dict[str, str], asked: tuple[str, ...], image: str, path: str) -> None:
+    """Refuse two columns of one name where it is the one that is read and nobody said which."""
+    used = [image, *(name for name in kinds if re.sub(r"[^a-z0-9]", "", name.lower()) in (*CAPTION_COLUMNS, *FURTHER_CAPTIONS))]
+    for name in used:
+        if names.count(name) > 1 and name not in asked and f"{name}.1" not in asked:
+            same = [column for column in kinds if column == name or column.startswith(name + ".")]
+            raise UsageError(f"{path}: {len(same)} columns are called {name!r}", ", ".join(same), f"--caption-column {same[-1]}")
+
+
+def _image_column(kinds: dict[str, str], asked: str, described: str) -> str:
     if asked:
-        return _demand(kinds, asked, ("image", "bytes", "text"), shown)
+        return _demand(kinds, asked, ("image", "bytes", "text"), described)
     images = [name for name, kind in kinds.items() if kind == "image"]
     if len(images) > 1:
-        raise UsageError(f"{shown}: several hold images", ", ".join(images), f"--image-column {images[0]}")
-    found = images[0] if images else _usual(kinds, IMAGE_COLUMNS, ("bytes",)) or _usual(kinds, IMAGE_COLUMNS, ("text",))
-    if not found:
-        raise UsageError(f"{shown}: none holds images", "{bytes, path} structs, bytes, paths or URLs", "--image-column NAME")
-    return found
+        raise UsageError(f"{described}: several hold images", ", ".join(images), f"--image-column {images[0]}")
+    column = images[0] if images else _usual(kinds, IMAGE_COLUMNS, ("bytes",)) or _usual(kinds, IMAGE_COLUMNS, ("text",))
+    if not column:
+        raise UsageError(f"{described}: none holds images", "{bytes, path} structs, bytes, paths or URLs", "--image-column NAME")
+    return column
 
 
-def _caption_column(kinds: dict[str, str], asked: str, shown: str, *, needed: bool, but: str) -> str:
+def _caption_column(kinds: dict[str, str], asked: str, described: str, *, needed: bool, but: str) -> str:
     if asked:
-        return _demand(kinds, asked, ("text", "texts"), shown)
-    found = _usual(kinds, (*CAPTION_COLUMNS, *FURTHER_CAPTIONS), ("text", "texts"), but)
-    if not found and needed:
-        raise UsageError(f"{shown}: none is known to hold captions", "texts, or lists of texts", "--caption-column NAME")
-    return found
+        return _demand(kinds, asked, _CAPTIONS if asked != but else ("text", "texts"), described)
+    column = _usual(kinds, (*CAPTION_COLUMNS, *FURTHER_CAPTIONS), _CAPTIONS, but)
+    if not column and needed:
+        if kinds.get(column := _usual(kinds, CAPTION_COLUMNS, ("number", "flag", "time", "other"), but)):
+            described = f"{described}: {column!r} holds no texts ({kinds[column]})"
+        raise UsageError(f"{described}: none is known to hold captions", "texts, or lists of texts", "--caption-column NAME")
+    return column
 
 
-def _demand(kinds: dict[str, str], asked: str, holds: tuple[str, ...], shown: str) -> str:
+def _demand(kinds: dict[str, str], asked: str, holds: tuple[str, ...], described: str) -> str:
     if asked and asked not in kinds:
-        raise UsageError(f"{shown}: there is no {asked!r}", ", ".join(kinds), closest(asked, kinds))
+        raise UsageError(f"{described}: there is no {asked!r}", ", ".join(kinds), closest(asked, kinds))
     if asked and kinds[asked] not in holds:
         fitting = [name for name, kind in kinds.items() if kind in holds]
-        raise UsageError(f"{shown}: {asked!r} holds {kinds[asked]}", ", ".join(fitting) or f"a column of {' or '.join(holds)}")
+        raise UsageError(f"{described}: {asked!r} holds {kinds[asked]}", ", ".join(fitting) or f"a column of {' or '.join(holds)}")
     return asked
 
 
@@ -250,27 +266,34 @@ def _usual(kinds: dict[str, str], names: tuple[str, ...], holds: tuple[str, ...]
 
 
 def _kind(kind: pa.DataType) -> str:
-    """Return what a type holds: image, bytes, text, texts, number, flag or other."""
+    """Return what a type holds: image, bytes, text, texts, struct, number, flag, time or other."""
     import pyarrow.types as t
 
     if t.is_dictionary(kind):
         kind = kind.value_type
     if t.is_struct(kind):
         at = kind.get_field_index("bytes")
-        return "image" if at >= 0 and _kind(kind.field(at).type) == "bytes" else "other"
-    if t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind):
+        return "image" if at >= 0 and _kind(kind.field(at).type) == "bytes" else "struct"
+    if t.is_map(kind):
+        return "struct"
+    if t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind) or t.is_fixed_size_binary(kind):
         return "bytes"
     if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
         return "text"
-    if t.is_list(kind) or t.is_large_list(kind):
-        return "texts" if _kind(kind.value_type) == "text" else "other"
-    return "flag" if t.is_boolean(kind) else "number" if t.is_integer(kind) or t.is_floating(kind) else "other"
+    if t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind):
+        inner = _kind(kind.value_type)
+        return "texts" if inner in ("text", "texts") else "struct" if inner == "struct" else "other"
+    if t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind):
+        return "number"
+    if t.is_temporal(kind):
+        return "time"
+    return "flag" if t.is_boolean(kind) else "other"
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
     """Return the features that `datasets` notes in a schema; none in a file of other origin."""
     try:
-        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
-    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
+    return {k: v for k, v in features.items() if isinstance(v, dict)} if isinstance(features, dict) else {}

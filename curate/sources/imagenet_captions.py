@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from curate.sources import _guess, _imagenet, _json, _synsets
+from curate.sources import _guess, _imagenet, _synsets
 from curate.sources._imagenet_finder import Finder
-from curate.sources._text import refuse_foreign
-from curate.sources.base import Input, Record, list_inputs, meta_json, storable
+from curate.sources.base import Input, Record, list_inputs, meta_json
 from shards.core.config import option
 from shards.core.errors import TornFileError, UsageError
+from shards.tables import json_records
+from shards.tables.text import refuse_foreign
+from shards.tables.values import storable
 
-VERSION = 1
+VERSION = 2
 IMAGES = "inline"
 COLUMNS = (("wnid", "string"),)
 _LAYOUT = "a JSON list of {filename, wnid, title, description, tags}"
@@ -44,12 +46,12 @@ def inputs(pattern: str, options: Options) -> list[Input]:
         raise UsageError("imagenet_captions: no images", "--images TREE, or the tars of ILSVRC 2012's training images")
     if not options.text_fields or len(set(options.text_fields)) < len(options.text_fields):
         raise UsageError(f"text_fields: found {', '.join(options.text_fields) or 'none'}", "title, description, tags, each once")
-    found = list_inputs(pattern, (".json",))
-    for one in found:
-        _sniff(one.path, options)
+    files = list_inputs(pattern, (".json",))
+    for file in files:
+        _sniff(file.path, options)
     _imagenet.inputs(options.images, "train")
     _classes(options)
-    return found
+    return files
 
 
 def beside(input: Input, options: Options) -> list[str]:
@@ -75,14 +77,14 @@ def read(input: Input, options: Options) -> Iterator[Record]:
     classes = _classes(options)
     numbers = {id: (i, name) for i, (id, name) in enumerate(zip(classes.ids, classes.called(options.synonyms), strict=True))}
     finder = Finder(options.images)
-    for row, item in enumerate(_json.records(input.path, "annotations")):
+    for row, item in enumerate(json_records.records(input.path, "annotations")):
         yield _record(item, row, input.name, options, finder, numbers)
     if finder.torn:
         raise finder.torn
 
 
 def _record(item: Any, row: int, name: str, options: Options, finder: Finder, numbers: dict[str, tuple[int, str]]) -> Record:
-    if isinstance(item, _json.Bad):
+    if isinstance(item, json_records.Bad):
         return Record(f"{name}:{row}", (storable(item.text),), row, status="bad_record", detail=item.why)
     fields = item if isinstance(item, dict) else {}
     filename, wnid = storable(fields.get("filename")), storable(fields.get("wnid"))
@@ -100,17 +102,17 @@ def _record(item: Any, row: int, name: str, options: Options, finder: Finder, nu
 
 def _captions(fields: dict[str, Any], options: Options) -> tuple[str, ...]:
     """Return the texts in the order asked for: as one, or one by one, empty ones too."""
-    found = []
+    texts = []
     for field in options.text_fields:
         value = fields.get(field)
-        found.append(" ".join(map(storable, value)) if isinstance(value, list) else storable(value))
-    return tuple(found) if options.texts == "apart" else (" ".join(text for text in found if text.strip()),)
+        texts.append(" ".join(map(storable, value)) if isinstance(value, list) else storable(value))
+    return tuple(texts) if options.texts == "apart" else (" ".join(text for text in texts if text.strip()),)
 
 
 def _sniff(path: str, options: Options) -> None:
     refuse_foreign(path, _LAYOUT)
     try:
-        first = next(iter(islice(_json.records(path, "annotations"), 1)), None)
+        first = next(iter(islice(json_records.records(path, "annotations"), 1)), None)
     except TornFileError:
         return  # `read` meets it again, where --bad-files decides
     if first is None:
@@ -119,8 +121,8 @@ def _sniff(path: str, options: Options) -> None:
         raise UsageError(f"{path}: its records are {type(first).__name__}s", _LAYOUT)
     for name in ("filename", *options.text_fields):
         if name not in first:
-            found = f"{path}: its records have {', '.join(sorted(map(str, first))) or 'no fields'}: there is no {name!r}"
-            raise UsageError(found, _LAYOUT, _guess.advice(_guess.by_columns(first)))
+            problem = f"{path}: its records have {', '.join(sorted(map(str, first))) or 'no fields'}: there is no {name!r}"
+            raise UsageError(problem, _LAYOUT, _guess.advice(_guess.by_columns(first)))
 
 
 def _map(options: Options) -> str:

@@ -1,8 +1,10 @@
 """Images of classes with captions from templates: ImageNet as a tree, class tars or the tar of tars, or any class folders.
 
-A sample's id is its file name. `--template one`, `seven` or `eighty` (the default; OpenAI's prompts for ImageNet, as
-open_clip has them), texts with {} in them, or a file of such lines; the uid draws one, and it stands in the sidecar's
-`imagenet_templates.template`. The synset map numbers and names the classes; it is looked for beside the images.
+A sample's id is its file name where that names its class (ILSVRC's do), else its class and its file name. `--template one`,
+`seven` or `eighty` (the default; OpenAI's prompts for ImageNet, as open_clip has them), texts with {} in them, or a file of such
+lines; the uid draws one, and it stands in the sidecar's `imagenet_templates.template`. The synset map numbers and names the
+classes; it is looked for beside the images. Without one, classes are numbered by their folders' names: as numbers where all are
+numbers, else as text.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from shards.core.config import option
 from shards.core.console import warn
 from shards.core.errors import TornFileError, UsageError
 
-VERSION = 1
+VERSION = 3
 IMAGES = "inline"
 COLUMNS = (("wnid", "string"), ("class_name", "string"), ("template", "string"))
 TEMPLATES = ("eighty",)
@@ -35,24 +37,26 @@ class Options:
 
 def inputs(pattern: str, options: Options) -> list[Input]:
     """Return one input per class folder or tar, after a look at the classes' names; names of several classes are told."""
-    found = _imagenet.inputs(pattern, options.split)
+    containers = _imagenet.inputs(pattern, options.split)
     try:
-        classes = _classes(found[0], options)
-        folders = _imagenet.classes_of(found[0].path, _imagenet.solution_of(found[0].path, options.labels))
+        classes = _classes(containers[0], options)
+        folders = _imagenet.classes_of(containers[0].path, _imagenet.solution_of(containers[0].path, options.labels))
     except TornFileError:
-        return found  # `read` meets it again, where --bad-files decides
+        return containers  # `read` meets it again, where --bad-files decides
     if not set(folders) & set(classes.ids):
-        raise UsageError(f"{_map(found[0], options)}: none of its classes is there: {classes.ids[0]}, …", f"{', '.join(folders[:5])}, …")
+        raise UsageError(
+            f"{_map(containers[0], options)}: none of its classes is there: {classes.ids[0]}, …", f"{', '.join(folders[:5])}, …"
+        )
     if repeated := classes.repeated(options.synonyms):
-        shown = "; ".join(f"{name} ({', '.join(ids)})" for name, ids in list(repeated.items())[:5])
-        warn(f"{len(repeated)} class names stand for several classes, whose captions do not tell them apart: {shown}")
-    return found
+        examples = "; ".join(f"{name} ({', '.join(ids)})" for name, ids in list(repeated.items())[:5])
+        warn(f"{len(repeated)} class names stand for several classes, whose captions do not tell them apart: {examples}")
+    return containers
 
 
 def beside(input: Input, options: Options) -> list[str]:
     """Return the files that name and number the classes."""
-    found = (_map(input, options), options.labels or _imagenet.beside(input.path, _imagenet.SOLUTION))
-    return [path for path in found if path]
+    files = (_map(input, options), options.labels or _imagenet.beside(input.path, _imagenet.SOLUTION))
+    return [path for path in files if path]
 
 
 def layout(input: Input, options: Options) -> str:
@@ -78,10 +82,10 @@ def read(input: Input, options: Options) -> Iterator[Record]:
         number = numbers.get(picture.wnid, -1)
         problem = picture.problem or ("" if number >= 0 else f"class {picture.wnid!r} is not among the {len(names):,} classes")
         if problem:
-            yield Record(picture.name, (), row, status="bad_record", detail=problem)
+            yield Record(picture.id, (), row, status="bad_record", detail=problem)
             continue
         meta = meta_json({"wnid": picture.wnid, "class_name": names[number]})
-        yield Record(picture.name, (), row, image=picture.image, class_index=number, class_name=names[number], meta=meta)
+        yield Record(picture.id, (), row, image=picture.image, class_index=number, class_name=names[number], meta=meta)
 
 
 def _map(input: Input, options: Options) -> str:

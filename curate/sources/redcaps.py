@@ -12,17 +12,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal
 
-from curate.sources import _guess, _table
-from curate.sources._json import Bad
-from curate.sources._table import Table, fitted, refuse_swapped
-from curate.sources.base import Input, Record, list_inputs, looked_at, meta_json, storable
+from curate.sources import _guess
+from curate.sources._table import advice, fitted, refuse_swapped
+from curate.sources.base import Input, Record, list_inputs, looked_at, meta_json
 from shards.core.config import option
 from shards.core.errors import UsageError
+from shards.tables import table as tables
+from shards.tables.json_records import Bad
+from shards.tables.table import Table
+from shards.tables.values import id_of, published, storable
 
-VERSION = 2
+VERSION = 3
 IMAGES = "pool"
 COLUMNS = (("subreddit", "string"), ("score", "int32"), ("created_utc", "int64"))
 FIELDS = (
@@ -45,7 +48,7 @@ class Options:
 
 def inputs(pattern: str, options: Options) -> list[Input]:
     """Return the annotation files, after a look at each one's first records."""
-    return looked_at(list_inputs(pattern, _table.SUFFIXES), lambda path: _sniff(path, options))
+    return looked_at(list_inputs(pattern, tables.SUFFIXES), lambda path: _sniff(path, options))
 
 
 def layout(input: Input, options: Options) -> str:
@@ -72,60 +75,65 @@ def read(input: Input, options: Options) -> Iterator[Record]:
 
 
 def _sniff(path: str, options: Options) -> Table:
-    table = _table.sniff(path, f"RedCaps' annotations: {_LAYOUT}", "annotations")
+    table = tables.sniff(path, f"RedCaps' annotations: {_LAYOUT}", "annotations")
     if not table.columns:
         return table
-    found, columns = f"{path}: its records have {table.described}", set(table.columns)
+    problem, columns = f"{path}: its records have {table.described}", set(table.columns)
     if {"id", "image_id"} <= columns and not {"url", "image_url"} & columns:
-        raise UsageError(f"{found}: this looks like COCO captions", _LAYOUT, "use --source folder --captions-file")
+        raise UsageError(f"{problem}: this looks like COCO captions", _LAYOUT, "use --source folder --captions-file")
     for name in ("image_id", "url", options.field):
+        if name in table.repeated:
+            table.column(name)  # says which columns have the same name
         if name not in columns and not (name == "url" and "image_url" in columns):
             ours = _guess.by_columns(columns) == "redcaps"
-            raise UsageError(f"{found}: there is no {name!r}", f"RedCaps' {_LAYOUT}", "" if ours else table.advice())
+            raise UsageError(f"{problem}: there is no {name!r}", f"RedCaps' {_LAYOUT}", "" if ours else advice(table))
     refuse_swapped(table, "url" if "url" in columns else "image_url", options.field, f"RedCaps' {_LAYOUT}")
     if options.with_subreddit:
-        _refuse_nameless(table, found)
+        _refuse_nameless(table, problem)
     return table
 
 
-def _refuse_nameless(table: Table, found: str) -> None:
+def _refuse_nameless(table: Table, problem: str) -> None:
     if "subreddit" not in table.columns:
-        raise UsageError(f"{found}: there is no 'subreddit'", f"RedCaps' {_LAYOUT}, subreddit", "leave out --with-subreddit")
+        raise UsageError(f"{problem}: there is no 'subreddit'", f"RedCaps' {_LAYOUT}, subreddit", "leave out --with-subreddit")
     if not table.classes.get("subreddit") and any(storable(row.get("subreddit")).isdigit() for row in table.first(("subreddit",))):
-        advice = "the export as parquet holds the names"
-        raise UsageError(f"{table.path}: subreddits are class ids without names", "names of subreddits", advice)
+        way = "the export as parquet holds the names"
+        raise UsageError(f"{table.path}: subreddits are class ids without names", "names of subreddits", way)
 
 
 def _record(fields: dict[str, Any], row: int, name: str, options: Options, names: list[str]) -> Record:
-    image_id, found = storable(fields.pop("image_id", "")), fields.pop("url", None) or fields.pop("image_url", None)
-    given = [u for one in (found if isinstance(found, list) else [found]) for u in urls_of(storable(one))]
-    urls = tuple(u for u in given if not _REMOVED.match(u))
-    caption = storable(fields.pop(options.field, ""))
+    image_id, listed = id_of(fields.pop("image_id", "")), fields.pop("url", None) or fields.pop("image_url", None)
+    addresses = [u for text in (listed if isinstance(listed, list) else [listed]) for u in urls_of(storable(text))]
+    urls = tuple(u for u in addresses if not _REMOVED.match(u))
+    captions = published(fields.pop(options.field, ""))
     fields["subreddit"] = _subreddit(fields.get("subreddit"), names)
     if options.with_subreddit and fields["subreddit"]:
-        caption = f"{fields['subreddit']}: {caption}" if caption.strip() else ""
-    if image_id and given and not urls:
-        return Record(image_id, (caption,), row, status="placeholder", detail=f"{given[0]}: Imgur's picture of a removed image")
+        captions = tuple(f"{fields['subreddit']}: {caption}" if caption.strip() else "" for caption in captions)
+    if image_id and addresses and not urls:
+        return Record(image_id, captions, row, status="placeholder", detail=f"{addresses[0]}: Imgur's picture of a removed image")
     if not image_id or not urls:
         missing = "no image_id" if not image_id else "no url"
-        return Record(image_id or f"{name}:{row}", (caption,), row, urls, status="bad_record", detail=missing)
-    if isinstance(time := fields.get("created_utc"), datetime):  # the export's; the annotations have seconds since 1970
+        return Record(image_id or f"{name}:{row}", captions, row, urls, status="bad_record", detail=missing)
+    time = fields.get("created_utc")
+    if isinstance(time, date) and not isinstance(time, datetime):
+        time = datetime(time.year, time.month, time.day, tzinfo=UTC)
+    if isinstance(time, datetime):  # the export's; the annotations have seconds since 1970
         fields["created_utc"] = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     fields |= {column: fitted(fields.get(column), kind) for column, kind in COLUMNS}
-    return Record(image_id, (caption,), row, urls, meta=meta_json({k: v for k, v in fields.items() if v is not None}))
+    return Record(image_id, captions, row, urls, meta=meta_json({k: v for k, v in fields.items() if v is not None}))
 
 
 def urls_of(text: str) -> list[str]:
     """Return the URLs of a field: one as it stands, several side by side, or an Imgur gallery `http://i.imgur.com/a,b,c`."""
-    found = []
-    for one in _NEXT_URL.split(text):
-        if _IMGUR.match(one) and "," in one:
+    urls = []
+    for piece in _NEXT_URL.split(text):
+        if _IMGUR.match(piece) and "," in piece:
             base = "http://i.imgur.com/"
-            parts = [_IMGUR.sub("", part.strip()) for part in one.split(",")]
-            found += [base + _with_extension(re.split(r"[?#%]", part)[0]) for part in parts if part]
-        elif one:
-            found.append(one)
-    return list(dict.fromkeys(found))
+            parts = [_IMGUR.sub("", part.strip()) for part in piece.split(",")]
+            urls += [base + _with_extension(re.split(r"[?#%]", part)[0]) for part in parts if part]
+        elif piece:
+            urls.append(piece)
+    return list(dict.fromkeys(urls))
 
 
 def _with_extension(name: str) -> str:

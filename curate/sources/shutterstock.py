@@ -13,14 +13,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from curate.sources import _guess, _table, _tsv
-from curate.sources._json import Bad
-from curate.sources._table import Table, fitted, refuse_swapped, value_of
-from curate.sources.base import URL, Input, Record, list_inputs, looked_at, meta_json, storable
+from curate.sources import _guess, _tsv
+from curate.sources._table import column_of, fitted, refuse_swapped
+from curate.sources.base import URL, Input, Record, list_inputs, looked_at, meta_json
 from shards.core.config import option
 from shards.core.errors import UsageError, closest
+from shards.tables import table as tables
+from shards.tables.json_records import Bad
+from shards.tables.table import Table
+from shards.tables.values import captions_of, id_of, storable, value_of
 
-VERSION = 1
+VERSION = 2
 IMAGES = "pool"
 COLUMNS = (
     ("media_type", "string"), ("is_editorial", "bool"), ("is_adult", "bool"), ("contributor", "string"), ("categories", "list<string>"),
@@ -53,7 +56,7 @@ class Options:
 
 def inputs(pattern: str, options: Options) -> list[Input]:
     """Return the metadata files, after a look at each one's first lines."""
-    return looked_at(list_inputs(pattern, (*_table.SUFFIXES, *_tsv.SUFFIXES)), lambda path: _sniff(path, options))
+    return looked_at(list_inputs(pattern, (*tables.SUFFIXES, *_tsv.SUFFIXES)), lambda path: _sniff(path, options))
 
 
 def layout(input: Input, options: Options) -> str:
@@ -75,7 +78,7 @@ def read(input: Input, options: Options) -> Iterator[Record]:
     if table is None:
         yield from _tsv.read(input.path, input.name, "shutterstock")
         return
-    for row, item in enumerate(table.rows(tuple(dict.fromkeys(name.partition(".")[0] for name in names.values())))):
+    for row, item in enumerate(table.rows(tuple(dict.fromkeys(column_of(table, name) for name in names.values())))):
         if isinstance(item, Bad):
             yield Record(f"{input.name}:{row}", (storable(item.text),), row, status="bad_record", detail=f"record {row + 1}: {item.why}")
         else:
@@ -84,8 +87,8 @@ def read(input: Input, options: Options) -> Iterator[Record]:
 
 def _sniff(path: str, options: Options) -> tuple[Table | None, dict[str, str]]:
     """Return the export with its columns by what they are to us; no table for the headerless TSV."""
-    table = _table.sniff(path, _ALLOWED, "data")  # the key of the API's answers
-    if table.format in ("csv", "tsv") and not options.columns and (not table.columns or any(map(URL.match, table.columns))):
+    table = tables.sniff(path, _ALLOWED, "data")  # the key of the API's answers
+    if table.format in ("csv", "tsv") and not options.columns and (not table.columns or table.headless):
         _tsv.layout(path, "shutterstock")  # refuses what is none
         if options.field != "description":
             raise UsageError(f"{path}: url⇥caption has no keywords", "field: description", "leave out --field")
@@ -105,7 +108,11 @@ def _names(table: Table, options: Options) -> dict[str, str]:
         raise UsageError(f"columns: {unknown[0]!r}", ", ".join(NAMES), closest(unknown[0], NAMES))
     names = {}
     for role, known in NAMES.items():
-        for name in (options.columns[role],) if role in options.columns else known:
+        asked = options.columns.get(role, "")
+        if asked and (asked.isdigit() or asked in table.columns):
+            names[role] = table.asked(asked)
+            continue
+        for name in (asked,) if asked else known:
             column, (outer, dot, inner) = table.column(name), name.partition(".")
             if not column and dot and (outer := table.column(outer)):
                 column = f"{outer}.{inner}"
@@ -119,19 +126,20 @@ def _names(table: Table, options: Options) -> dict[str, str]:
     wanted = {"description": ("caption",), "keywords": ("keywords",), "both": ("caption", "keywords")}[options.field]
     if absent := [role for role in ("url", *wanted) if role not in names]:
         foreign = (guess := _guess.by_columns(table.columns)) not in ("", "shutterstock")
-        found = f"{table.path}: its columns are {table.described}: none is the {absent[0]}"
-        raise UsageError(found, _ALLOWED, _guess.advice(guess) if foreign else f"--columns {absent[0]}=NAME")
+        problem = f"{table.path}: its columns are {table.described}: none is the {absent[0]}"
+        raise UsageError(problem, _ALLOWED, _guess.advice(guess) if foreign else f"--columns {absent[0]}=NAME")
     refuse_swapped(table, names["url"], names.get("caption", names["url"]), _ALLOWED)
     return names
 
 
 def _record(values: dict[str, Any], row: int, name: str, field: str) -> Record:
-    url, caption = storable(values.pop("url", "")).strip(), storable(values.pop("caption", ""))
-    keywords, own = _words(values.pop("keywords", None)), storable(values.pop("id", "")).strip()
-    captions = _captions(caption, ", ".join(keywords), field)
+    url, native = storable(values.pop("url", "")).strip(), values.pop("caption", "")
+    caption, texts = storable(native), captions_of(native)
+    keywords, native_id = _words(values.pop("keywords", None)), id_of(values.pop("id", ""))
+    captions = _captions(texts, ", ".join(keywords), field)
     if not URL.match(url):
-        return Record(own or f"{name}:{row}", captions, row, status="bad_record", detail=f"record {row + 1}: no URL: {url[:80]!r}")
-    source_id = own or f"{url}\n{caption}"
+        return Record(native_id or f"{name}:{row}", captions, row, status="bad_record", detail=f"record {row + 1}: no URL: {url[:80]!r}")
+    source_id = native_id or f"{url}\n{caption}"
     kind = storable(values.get("media_type")).lower()
     if "video" in kind or "footage" in kind or _VIDEO.search(url):
         return Record(source_id, captions, row, (url,), status="unsupported", detail="a video")
@@ -143,10 +151,10 @@ def _record(values: dict[str, Any], row: int, name: str, field: str) -> Record:
     return Record(source_id, captions, row, (url,), meta=meta_json({k: v for k, v in extras.items() if v not in (None, "", [])}))
 
 
-def _captions(caption: str, keywords: str, field: str) -> tuple[str, ...]:
+def _captions(texts: list[str], keywords: str, field: str) -> tuple[str, ...]:
     if field == "both":
-        return (" ".join(text for text in (caption, keywords) if text.strip()),)
-    captions = (caption, keywords) if field == "description" else (keywords, caption)
+        return (" ".join(text for text in (*texts, keywords) if text.strip()),)
+    captions = (*texts, keywords) if field == "description" else (keywords, *texts)
     return tuple(text for text in captions if text.strip()) or ("",)
 
 
@@ -160,4 +168,4 @@ def _label(value: Any) -> str:
     """Return a value's text; of an object its name, else its id."""
     if isinstance(value, dict):
         value = value.get("name") or value.get("display_name") or value.get("id")
-    return storable(value).strip()
+    return id_of(value)

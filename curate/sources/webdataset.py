@@ -3,11 +3,11 @@
 A sample's id is its tar's path relative to the input, a slash, and its key; a uid of 32 hex digits (our own keys,
 DataComp's `uid`) is kept. In `.json`, `caption`, `text` or `title` is the caption, and the rest goes to `meta`. Plain
 tars are read by byte range; images of packed ones (`.tgz`, `.tar.zst` …) and packed members (`.jpg.gz`) go to the work folder.
+Of several texts (`.prompt.txt`, `.negative.txt`) a plain `.txt` is the caption; without one nothing tells, and the sample is refused.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -16,17 +16,21 @@ from itertools import islice
 from typing import IO, Any
 
 from curate.sources import _packed
-from curate.sources.base import Input, Pointer, Record, list_inputs, meta_json, storable
+from curate.sources.base import Input, Pointer, Record, list_inputs, meta_json
 from shards import tar
 from shards.core import fs
 from shards.core.errors import TornFileError, UsageError
 from shards.sample import UID_RULE
+from shards.tables.json_records import parse
+from shards.tables.text import decoded
+from shards.tables.values import captions_of, label_of, storable
 
-VERSION = 2
+VERSION = 4
 IMAGES = "inline"
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jfif", "ppm", "pgm", "jp2", "heic")
 CAPTION_KEYS = ("caption", "text", "title")
 SNIFFED = 2000
+FIRST_SAMPLES = 20
 _SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz")
 
 
@@ -36,19 +40,20 @@ class Options:
 
 
 def inputs(pattern: str, options: Options) -> list[Input]:
-    """Return the tars, after a look at each one's first block and at the order of the first one's members."""
-    found = list_inputs(pattern, _SUFFIXES)
-    for one in found:
-        _refuse_foreign(one.path)
-    _refuse_scattered(found[0].path)
-    return found
+    """Return the tars, after a look at each one's first block, and at the order and the texts of the first one's members."""
+    files = list_inputs(pattern, _SUFFIXES)
+    for file in files:
+        _refuse_foreign(file.path)
+    _refuse_scattered(files[0].path)
+    _refuse_several_texts(files[0].path)
+    return files
 
 
 def layout(input: Input, options: Options) -> str:
     """Return what packs the tar, and the members of its first samples."""
     groups: list[list[tar.Member]] = []
     with suppress(TornFileError):  # `read` meets it again, where --bad-files decides
-        groups.extend(islice((group for group, _ in _samples(input.path)), 20))
+        groups.extend(islice((group for group, _ in _samples(input.path)), FIRST_SAMPLES))
     extensions = list(dict.fromkeys(member.ext for group in groups for member in group))
     packed = _packed.tool(input.path)
     return f"{packed + ' ' if packed else ''}tar of samples with {', '.join(extensions) or 'no members'}"
@@ -113,17 +118,20 @@ def _record(members: list[tar.Member], row: int, input: Input, file: IO[bytes]) 
     if hostile:
         detail = f"member {storable(hostile[0])!r} leads out of the archive"
         return Record(_id(members[0].key, {}, input), (), row, status="bad_record", detail=detail)
+    if texts := _several_texts(members):
+        detail = f"several texts, none of them KEY.txt: {storable(', '.join(texts))}"
+        return Record(_id(members[0].key, {}, input), (), row, status="bad_record", detail=detail)
     by_ext = {m.ext.lower(): m for m in reversed(members)}
     image = _first(by_ext, IMAGE_EXTENSIONS)
     extras, problem = _json_member(_first(by_ext, ("json",)), file)
     text = _text(_first(by_ext, ("txt",)), file)
-    captions = (text,) if text.strip() else _captions(extras)
+    captions = tuple(captions_of(text)) or _captions(extras)
     class_index, class_name = _class(_text(_first(by_ext, ("cls",)), file).strip())
     status = "" if image else "image_missing"
     detail = "" if image else "members: " + ", ".join(m.ext for m in members)
     record = Record(
         _id(members[0].key, extras, input), captions, row, _urls(extras), Pointer(input.path, image.offset, image.size) if image else None,
-        class_index, class_name, storable(extras.get("license") or extras.get("licence")), status, detail or problem,
+        class_index, class_name, label_of(extras.get("license") or extras.get("licence")), status, detail or problem,
         meta_json({k: v for k, v in extras.items() if k not in CAPTION_KEYS}),
     )  # fmt: skip
     return _unpacked(record, image, file) if image and image.ext.lower().endswith(".gz") else record
@@ -141,9 +149,16 @@ def _unpacked(record: Record, image: tar.Member, file: IO[bytes]) -> Record:
 def _first(by_ext: dict[str, tar.Member], wanted: tuple[str, ...]) -> tar.Member | None:
     """Return the member with the first of the wanted extensions, gzipped ones too; `left.jpg` counts where there is no plain `jpg`."""
     for ext in wanted:
-        if found := by_ext.get(ext) or by_ext.get(ext + ".gz"):
-            return found
+        if member := by_ext.get(ext) or by_ext.get(ext + ".gz"):
+            return member
     return next((m for name, m in sorted(by_ext.items()) if name.removesuffix(".gz").rpartition(".")[2] in wanted), None)
+
+
+def _several_texts(members: list[tar.Member]) -> list[str]:
+    """Return the endings of a sample's texts where there are several, and none is a plain `txt`: nothing tells which is the caption."""
+    texts = dict.fromkeys(m.ext for m in members if m.ext.lower().removesuffix(".gz").rpartition(".")[2] == "txt")
+    has_plain = any(ext.lower().removesuffix(".gz") == "txt" for ext in texts)
+    return list(texts) if len(texts) > 1 and not has_plain else []
 
 
 def _text(member: tar.Member | None, file: IO[bytes]) -> str:
@@ -153,14 +168,14 @@ def _text(member: tar.Member | None, file: IO[bytes]) -> str:
     content = file.read(member.size)
     if member.ext.lower().endswith(".gz"):
         content = _packed.gunzip(content, _packed.MOST_TEXT)
-    return content.decode("utf-8-sig", "replace")
+    return decoded(content)
 
 
 def _json_member(member: tar.Member | None, file: IO[bytes]) -> tuple[dict[str, Any], str]:
     if member is None:
         return {}, ""
     try:
-        content = json.loads(_text(member, file), parse_constant=lambda _: None)
+        content = parse(_text(member, file))
     except (ValueError, RecursionError) as error:
         return {}, f"{member.name} is no JSON: {error}"
     return (content, "") if isinstance(content, dict) else ({}, f"{member.name} holds no object")
@@ -169,10 +184,10 @@ def _json_member(member: tar.Member | None, file: IO[bytes]) -> tuple[dict[str, 
 def _captions(extras: dict[str, Any]) -> tuple[str, ...]:
     many = extras.get("captions")
     if isinstance(many, list) and many:
-        return tuple(map(storable, many))
+        return tuple(captions_of(many))
     for key in CAPTION_KEYS:
-        if found := extras.get(key):
-            return tuple(map(storable, found)) if isinstance(found, list) else (storable(found),)
+        if value := extras.get(key):
+            return tuple(captions_of(value))
     return ()
 
 
@@ -182,7 +197,7 @@ def _class(label: str) -> tuple[int, str]:
 
 
 def _urls(extras: dict[str, Any]) -> tuple[str, ...]:
-    return (storable(extras["url"]),) if extras.get("url") else ()
+    return (storable(extras["url"]).strip(),) if extras.get("url") else ()
 
 
 def _id(key: str, extras: dict[str, Any], input: Input) -> str:
@@ -198,6 +213,15 @@ def _refuse_foreign(path: str) -> None:
     head = _packed.head(path) if _packed.tool(path) else head
     if len(head) == tar.BLOCK and head.strip(b"\0") and not tar.is_header(head):
         raise UsageError(f"{path}: no tar", "a .tar, or one packed by gzip, bzip2, xz or zstd", "name another --source")
+
+
+def _refuse_several_texts(path: str) -> None:
+    """Refuse a tar whose first samples have several texts of which none is the caption by its name."""
+    with suppress(TornFileError):  # `read` meets it again, where --bad-files decides
+        for group, _ in islice(_samples(path), FIRST_SAMPLES):
+            if texts := _several_texts(group):
+                found = f"{path}: {storable(group[0].key)} has {len(texts)} texts, {storable(', '.join(texts))}, and no KEY.txt"
+                raise UsageError(found, "one text for each sample, or KEY.txt beside others", "rename the captions' members to KEY.txt")
 
 
 def _refuse_scattered(path: str) -> None:

@@ -16,11 +16,12 @@ from itertools import islice
 from typing import Any, Literal
 
 from curate.sources import _wit
-from curate.sources.base import Input, Record, list_inputs, meta_json, storable
+from curate.sources.base import Input, Record, list_inputs, meta_json
 from shards.core.config import option
 from shards.core.errors import TornFileError, UsageError
+from shards.tables.values import storable
 
-VERSION = 1
+VERSION = 2
 IMAGES = "pool"
 COLUMNS = (
     ("language", "string"), ("mime_type", "string"), ("original_width", "int32"), ("original_height", "int32"),
@@ -64,10 +65,10 @@ def inputs(pattern: str, options: Options) -> list[Input]:
     for code in options.languages:
         if not _wit.SHAPES["language"].fullmatch(code):
             raise UsageError(f"languages: found {code!r}", "codes as Wikipedia has them, such as en, zh-TW")
-    found = list_inputs(pattern, (".tsv", ".tsv.gz"))
-    for one in found:
-        _sniff(one.path)
-    return found
+    files = list_inputs(pattern, (".tsv", ".tsv.gz"))
+    for file in files:
+        _sniff(file.path)
+    return files
 
 
 def layout(input: Input, options: Options) -> str:
@@ -138,11 +139,11 @@ def of_language(description: str, language: str) -> str:
 
     A description without a prefix such as `English: ` is returned whole.
     """
-    found = list(_PREFIX.finditer(description))
-    if not found or found[0].start() > 0:
+    prefixes = list(_PREFIX.finditer(description))
+    if not prefixes or prefixes[0].start() > 0:
         return description
     parts: dict[str, str] = {}
-    marks = [m for i, m in enumerate(found) if _AUTONYMS[m[1]] not in {_AUTONYMS[n[1]] for n in found[:i]}]
+    marks = [m for i, m in enumerate(prefixes) if _AUTONYMS[m[1]] not in {_AUTONYMS[n[1]] for n in prefixes[:i]}]
     for mark, following in zip(marks, [*marks[1:], None], strict=True):
         parts[_AUTONYMS[mark[1]]] = description[mark.end() : following.start() if following else None].strip()
     return parts.get(language.partition("-")[0], next(iter(parts.values())))

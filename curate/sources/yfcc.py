@@ -17,13 +17,14 @@ from typing import Literal
 from urllib.parse import unquote_plus
 
 from curate.sources import _yfcc
-from curate.sources._json import Bad
 from curate.sources._yfcc import Row
-from curate.sources.base import Input, Record, list_inputs, looked_at, meta_json, storable
+from curate.sources.base import Input, Record, list_inputs, looked_at, meta_json
 from shards.core.config import option
 from shards.core.console import say
+from shards.tables.json_records import Bad
+from shards.tables.values import storable
 
-VERSION = 1
+VERSION = 2
 IMAGES = "pool"
 COLUMNS = (("usertags", "list<string>"), ("longitude", "double"), ("latitude", "double"), ("accuracy", "int32"))
 _SUFFIXES = (".tsv", ".txt", ".bz2", ".gz", ".sql", ".sqlite", ".sqlite3", ".db")
@@ -45,11 +46,11 @@ def inputs(pattern: str, options: Options) -> list[Input]:
     Raises:
         UsageError: a file is of another kind, or the id list is none.
     """
-    found = list_inputs(pattern, _SUFFIXES)
+    files = list_inputs(pattern, _SUFFIXES)
     if options.ids:
-        found = [one for one in found if one.path != options.ids]
+        files = [file for file in files if file.path != options.ids]
         _yfcc.check_ids(options.ids)
-    return looked_at(found, _yfcc.sniff)
+    return looked_at(files, _yfcc.sniff)
 
 
 def beside(input: Input, options: Options) -> list[str]:
@@ -70,16 +71,16 @@ def read(input: Input, options: Options) -> Iterator[Record]:
         TornFileError: it is cut off; the records before were yielded.
     """
     wanted = _yfcc.read_ids(options.ids) if options.ids else None
-    found = bytearray(len(wanted)) if wanted is not None else bytearray()
+    met = bytearray(len(wanted)) if wanted is not None else bytearray()
     for number, row in _yfcc.rows(input.path):
         if wanted is not None and isinstance(row, dict):
             place = _place(wanted, row["photoid"])
             if place < 0:
                 continue
-            found[place] = 1
+            met[place] = 1
         yield _record(row, number, input.name, options.field)
     if wanted is not None:
-        there = found.count(1)
+        there = met.count(1)
         say(f"{input.name}: {there:,} of the {len(wanted):,} ids in {options.ids} are there, {len(wanted) - there:,} are not")
 
 

@@ -7,6 +7,7 @@ imported only when the command runs, so `--help` stays fast.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import errno
 import importlib
@@ -17,8 +18,9 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
+from shards.core import fs, interrupt, notices
 from shards.core.config import describe, hints, load
-from shards.core.console import say
+from shards.core.console import say, warn
 from shards.core.errors import ProvenderError, UsageError, closest
 
 
@@ -29,22 +31,41 @@ class Command:
     The function takes the loaded configuration and returns None or an exit code. A configuration class that has a
     class method `from_flags` gets the flags that were given, and makes itself of them. `config` may also be a string
     `package.module:Class`, imported only when the verb is used. `extra_flags` names a function that adds flags
-    known only at run time (plug-in options) as `{flag: (annotation, help)}`; they arrive in the field `extra`.
+    known only at run time (plug-in options) as `{flag: (annotation, help)}`, given the command's arguments; they arrive in `extra`.
+    `writes` names the attribute of the configuration that holds the folder the command writes: it is held for the command
+    alone, unless it is empty or the configuration has `dry_run` set. `resumes` says that the same command goes on where an
+    interrupt ended it. `examples` are whole command lines; they end `--help`. A configuration with a field `strict` makes any
+    notice at the end (`shards.core.notices`) exit code 1.
     """
 
     config: type | str
     run: str
     help: str
     extra_flags: str = ""
+    writes: str = ""
+    resumes: bool = False
+    examples: tuple[str, ...] = ()
 
 
-# What a disk or a permission refuses is the world's fault and needs no traceback.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+# All other errors of the system are the world's, a disk's, a mount's or a permission's, and need no traceback. What is raised
+# in the system's name without a number is ours, too.
+_OURS = {None, errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ECHILD}
+_EXAMPLES = "examples:\n"
+_WHOLE = "nothing half-written is left under its final name"
+# Errors of libraries that read and write files behind our back, by module and name: importing them here would cost every `--help`.
+_OF_FILES = {("_duckdb", "IOException"), ("_duckdb", "OutOfMemoryException")}
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}", advice=f"{self.prog} --help")
+
+
+class _Format(argparse.HelpFormatter):
+    """Leaves the lines of examples as they are: a command line that is wrapped cannot be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(_EXAMPLES) else super()._fill_text(text, width, indent)
 
 
 def _resolve(name: Any) -> Any:
@@ -55,25 +76,39 @@ def _resolve(name: Any) -> Any:
 
 
 def main(prog: str, about: str, commands: Mapping[str, Command], argv: Sequence[str] | None = None) -> int:
-    """Run one room's command line and return its exit code: 0 fine, 1 problems, 2 cannot be done, 130 interrupted."""
+    """Run one room's command line and return its exit code: 0 fine, 1 problems, 2 cannot be done, 130 or 143 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _dispatch(prog, about, commands, arguments)
-    except ProvenderError as error:
+    notices.clear()
+    with interrupt.handled() as asked:
+        try:
+            return _dispatch(prog, about, commands, arguments)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  libraries turn an interrupt into errors of their own
+            if asked.number:
+                command = commands.get(arguments[0]) if arguments else None
+                say("interrupted; the same command goes on" if command and command.resumes else "interrupted")
+                return asked.exit_code
+            return _failed(error)
+
+
+def _failed(error: BaseException) -> int:
+    """Say what went wrong, and return the exit code. What is a fault of ours is raised again, with its traceback."""
+    if isinstance(error, ProvenderError):
         say(f"error: {error}")
         return error.exit_code
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         say("interrupted")
         return 130
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         # The reader of our stdout has gone (`… | head`): nothing is wrong with us.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        say(f"error: {error.strerror}: {error.filename or 'while writing'}\n  nothing half-written is left under its final name")
+    if isinstance(error, OSError) and error.errno not in _OURS:
+        say(f"error: {error.strerror}: {error.filename or 'while reading or writing'}\n  {_WHOLE}")
         return 1
+    if (type(error).__module__, type(error).__name__) in _OF_FILES:
+        say(f"error: {error}\n  {_WHOLE}")
+        return 1
+    raise error
 
 
 def _dispatch(prog: str, about: str, commands: Mapping[str, Command], arguments: list[str]) -> int:
@@ -84,6 +119,11 @@ def _dispatch(prog: str, about: str, commands: Mapping[str, Command], arguments:
         lines += ["", f"`{prog} COMMAND --help` shows the flags of one command."]
         print("\n".join(lines))
         return 0 if arguments else 2
+    if arguments == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"provender {version('provender')}")
+        return 0
     name, rest = arguments[0], arguments[1:]
     if name not in commands:
         raise UsageError(f"{prog}: unknown command {name!r}", ", ".join(commands), closest(name, commands))
@@ -92,7 +132,18 @@ def _dispatch(prog: str, about: str, commands: Mapping[str, Command], arguments:
         config = parse(f"{prog} {name}", command, rest)
     except SystemExit as stop:  # argparse leaves this way after --help
         return int(stop.code or 0)
-    return int(_resolve(command.run)(config) or 0)
+    with _held(config, command):
+        code = int(_resolve(command.run)(config) or 0)
+    strict_code = notices.close(strict=getattr(config, "strict", False) is True)
+    return code or strict_code
+
+
+def _held(config: Any, command: Command) -> contextlib.AbstractContextManager[None]:
+    """Hold the folder that a command writes, if it writes one, for this process alone."""
+    folder = getattr(config, command.writes) if command.writes else ""
+    if not folder or getattr(config, "dry_run", False):
+        return contextlib.nullcontext()
+    return fs.locked(folder)
 
 
 def parse(prog: str, command: Command, arguments: Sequence[str]) -> Any:
@@ -103,18 +154,43 @@ def parse(prog: str, command: Command, arguments: Sequence[str]) -> Any:
         SystemExit: after --help.
     """
     config_class = _resolve(command.config)
-    extra = _resolve(command.extra_flags)() if command.extra_flags else {}
-    given = vars(parser_for(config_class, prog, command.help, extra).parse_args(arguments))
-    values = {k: v for k, v in given.items() if k not in extra}
+    extra = _resolve(command.extra_flags)(arguments) if command.extra_flags else {}
+    parser = parser_for(config_class, prog, command.help, extra, command.examples)
+    # Words may stand behind flags, too (`remove BUILD --dry-run SAMPLE`), which argparse takes in its other mode alone.
+    optional_words = any(action.nargs == "*" for action in parser._get_positional_actions())
+    read = parser.parse_known_intermixed_args if optional_words else parser.parse_known_args
+    namespace, unknown = read(arguments)
+    if unknown:
+        _refuse_unknown(prog, parser, unknown[0])
+    values_by_flag = vars(namespace)
+    values = {k: v for k, v in values_by_flag.items() if k not in extra}
     if extra:
-        values["extra"] = {k: v for k, v in given.items() if k in extra}
+        values["extra"] = {k: v for k, v in values_by_flag.items() if k in extra}
     from_flags = getattr(config_class, "from_flags", None)
     return from_flags(values) if from_flags else load(config_class, values, "")
 
 
-def parser_for(config: type, prog: str, about: str, extra: Mapping[str, tuple[Any, str]] | None = None) -> argparse.ArgumentParser:
+def _refuse_unknown(prog: str, parser: argparse.ArgumentParser, word: str) -> NoReturn:
+    """Refuse a word that is neither a flag nor has a place.
+
+    Raises:
+        UsageError: naming it, and the flag that it looks like.
+    """
+    flag = word.partition("=")[0]
+    if not flag.startswith("-"):
+        raise UsageError(f"{prog}: unexpected argument {word!r}", advice=f"{prog} --help")
+    known = [text for action in parser._actions for text in action.option_strings]
+    raise UsageError(f"{prog}: unknown flag {flag}", f"the flags of {prog} --help", closest(flag, known))
+
+
+def parser_for(
+    config: type, prog: str, about: str, extra: Mapping[str, tuple[Any, str]] | None = None, examples: Sequence[str] = ()
+) -> argparse.ArgumentParser:
     """Return the argument parser of a configuration class; only flags that were given end up in the namespace."""
-    parser = _Parser(prog=prog, description=about, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    epilog = _EXAMPLES + "\n".join(f"  {line}".replace("%", "%%") for line in examples) if examples else None
+    parser = _Parser(
+        prog=prog, description=about, epilog=epilog, formatter_class=_Format, argument_default=argparse.SUPPRESS, allow_abbrev=False
+    )
     annotations = hints(config)
     for field in dataclasses.fields(config):
         if field.metadata.get("help"):
@@ -139,10 +215,10 @@ def _add(parser: argparse.ArgumentParser, name: str, annotation: Any, field: dat
         text += f" (default: {default})"
     # A switch that is off unless given needs no negative.
     keywords: dict[str, Any] = {"action": "store_true"} if annotation is bool and default is False else _kind(annotation)
-    if field.metadata["metavar"] and "action" not in keywords:
+    if field.metadata["metavar"] and keywords.get("action") in (None, "extend"):
         keywords["metavar"] = field.metadata["metavar"]
     if field.metadata["positional"]:
-        many = typing.get_origin(annotation) is tuple
+        many = typing.get_origin(annotation) in (tuple, list)
         required = field.default is field.default_factory is dataclasses.MISSING
         keywords["nargs"] = ("+" if required else "*") if many else (None if required else "?")
         keywords.pop("action", None)
@@ -152,6 +228,7 @@ def _add(parser: argparse.ArgumentParser, name: str, annotation: Any, field: dat
         parser.add_argument(name, help=text, **{k: v for k, v in keywords.items() if v is not None})
     else:
         needed = field.default is field.default_factory is dataclasses.MISSING
+        keywords.setdefault("action", _Once)
         # A trailing underscore keeps a flag such as --from apart from Python's own words.
         parser.add_argument(f"--{name.rstrip('_').replace('_', '-')}", dest=name, help=text, required=needed, **keywords)
 
@@ -166,7 +243,7 @@ def _kind(annotation: Any) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction}
     if dataclasses.is_dataclass(annotation):
         return {"type": str, "metavar": "NAME"}  # the configuration class makes itself of a name
-    if origin is tuple:
+    if origin in (tuple, list):
         # Both `--flag A B` and `--flag A --flag B`.
         return {**_kind(args[0]), "nargs": "+", "action": "extend"}
     if origin is dict:
@@ -183,6 +260,15 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise argparse.ArgumentTypeError(f"found {text!r}, not KEY=VALUE")
     return key, value
+
+
+class _Once(argparse.Action):
+    """Takes one value; of several the last one counts, which argparse would not say."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        if self.dest in namespace:
+            warn(f"{option} is given twice: {values} counts, not {getattr(namespace, self.dest)}")
+        setattr(namespace, self.dest, values)
 
 
 class _Pairs(argparse.Action):

@@ -1,7 +1,7 @@
 """One definition, three surfaces: a frozen dataclass is the YAML schema, the flags and the docs.
 
 A field is declared with `option(default, help)`; its annotation is what YAML may hold. Allowed annotations:
-str, int, float, bool, Literal[...], tuple[X, ...], dict, another dataclass, and any of them `| None`.
+str, int, float, bool, Literal[...], tuple[X, ...], list[X], dict, another dataclass, and any of them `| None`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from shards.core.errors import UsageError, closest
+from shards.core.errors import UsageError, closest, shortened
 
 T = TypeVar("T")
+INT64 = 2**63  # what tables and databases hold of whole numbers
+MOST_WORKERS = 1024  # of one command: four times the cores of the largest machines sold
 
 
 def option(
@@ -69,9 +71,13 @@ def load(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             f"missing key {_at(where, missing[0])!r}", f"{_at(where, missing[0])}: {fields[missing[0]].metadata.get('help', '')}"
         )
     annotations = hints(cls)
-    converted = {key: _convert(annotations[key], value, _at(where, key)) for key, value in values.items()}
-    for key, value in converted.items():
-        _check_limits(value, fields[key].metadata.get("limits", {}), _at(where, key))
+    converted: dict[str, Any] = {}
+    for key, value in values.items():
+        limits, place = fields[key].metadata.get("limits", {}), _at(where, key)
+        _check_limits(value, limits, place)  # before the type's own rule, since it says more of NaN
+        converted[key] = _convert(annotations[key], value, place)
+        if converted[key] is not value:
+            _check_limits(converted[key], limits, place)
     return cls(**converted)
 
 
@@ -81,18 +87,20 @@ def _check_limits(value: Any, limits: Mapping[str, float | None], where: str) ->
     Raises:
         UsageError: naming the key, the number and the limits.
     """
-    stated = {name: limit for name, limit in limits.items() if limit is not None}
-    if not stated or isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return
-    inside = math.isfinite(value)
+    stated = {name: limit for name, limit in limits.items() if limit is not None}
+    if not stated:
+        return
+    inside = isinstance(value, int) or math.isfinite(value)
     inside &= "least" not in stated or value >= stated["least"]
     inside &= "above" not in stated or value > stated["above"]
     inside &= "most" not in stated or value <= stated["most"]
     inside &= "below" not in stated or value < stated["below"]
     if not inside:
         words = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
-        allowed = ", ".join(f"{words[name]} {limit:g}" for name, limit in stated.items())
-        raise UsageError(f"{where}: {value}", f"a finite number, {allowed}")
+        allowed = ", ".join(f"{words[name]} {limit:,}" for name, limit in stated.items())
+        raise UsageError(f"{where}: found {value}", f"a finite number, {allowed}")
 
 
 def dump(config: Any) -> Any:
@@ -109,11 +117,26 @@ def dump(config: Any) -> Any:
 def digest(value: Any) -> str:
     """Return the sha256 (hex) of a value's canonical JSON. Equal configurations have equal digests."""
     text = json.dumps(dump(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _at(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
+
+
+def is_allowed(annotation: Any) -> bool:
+    """Return whether a field may have this annotation: one that a YAML value, and a flag, can be converted to."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return all(a is type(None) or is_allowed(a) for a in args)
+    if origin is tuple:
+        return len(args) == 2 and args[1] is Ellipsis and is_allowed(args[0])
+    if origin is list:
+        return is_allowed(args[0])
+    if origin is dict:
+        return args[0] is str
+    plain = annotation in (str, int, float, bool, dict)
+    return plain or origin is Literal or dataclasses.is_dataclass(annotation)
 
 
 def describe(annotation: Any) -> str:
@@ -131,7 +154,7 @@ def describe(annotation: Any) -> str:
 
 def _convert(annotation: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    wrong = UsageError(f"{where}: found {value!r}", describe(annotation))
+    wrong = UsageError(f"{where}: found {shortened(value)}", describe(annotation))
     if annotation is Any:
         return value
     if origin in (types.UnionType, typing.Union):
@@ -146,12 +169,23 @@ def _convert(annotation: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise wrong
         if args[0] is int and set(map(type, value)) <= {int}:
-            return tuple(value)  # a subset's ranges may be millions of numbers
-        return tuple(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+            return origin(value)  # a subset's ranges may be millions of numbers
+        return origin(_convert(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= INT64:
+            raise wrong
         return float(value)
+    if annotation is float and isinstance(value, str):  # PyYAML takes 1e-3 for text: YAML 1.1 wants 1.0e-3
+        try:
+            value = float(value)
+        except ValueError:
+            raise wrong from None
     kind = origin or annotation
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise wrong
+    if kind is int and not -INT64 <= value < INT64:
+        raise UsageError(wrong.found, "a whole number of 64 bits")
+    if kind is float and math.isnan(value):
         raise wrong
     return value
 

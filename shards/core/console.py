@@ -14,8 +14,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-# What a terminal obeys instead of showing it: control characters, line and paragraph ends, and marks that turn the order of writing.
-_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# What a terminal obeys or hides instead of showing it: control characters, line and paragraph ends, marks that turn the order of
+# writing, and tags (U+E0000 and on), which are text that nobody sees.
+_UNSEEN = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f"
+_COMMANDS, _NOT_IN_JSON = re.compile(f"[\x00-\x1f{_UNSEEN}]"), re.compile(f"[{_UNSEEN}]")
 _BARS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"  # blank for nothing; the second where stdout cannot say the first
 _EIGHTHS = " ▏▎▍▌▋▊▉█", " ...:::##"
 
@@ -27,11 +29,33 @@ def emit(value: Any) -> None:
         print(value if value.isascii() else value.encode(encoding, "backslashreplace").decode(encoding), flush=True)
         return
     text = json.dumps(value, ensure_ascii=not _says("€ü"), indent=1)
-    print(text if text.isascii() else re.sub("[\x7f-\x9f\ud800-\udfff]", lambda c: f"\\u{ord(c[0]):04x}", text), flush=True)
+    print(text if text.isascii() else _NOT_IN_JSON.sub(_in_json, text), flush=True)
+
+
+def _in_json(match: re.Match[str]) -> str:
+    """Return a character as JSON escapes it; those beyond 16 bits as two."""
+    units = match[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+_muted = 0  # blocks of `muted` that are entered
+
+
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Let `say` and `warn` say nothing for a while: one of a hundred equal trainings has no news. Progress lines stay."""
+    global _muted
+    _muted += 1
+    try:
+        yield
+    finally:
+        _muted -= 1
 
 
 def say(message: str) -> None:
     """Write one line of talk to stderr."""
+    if _muted:
+        return
     print("\n".join(map(visible, message.split("\n"))), file=sys.stderr, flush=True)
 
 
@@ -53,14 +77,29 @@ def visible(text: str) -> str:
     return _COMMANDS.sub(_shown, text) if not text.isprintable() else text
 
 
-def _shown(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _shown(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if _says("␛"):
         if code < 0x20:
             return chr(0x2400 + code)
         if code == 0x7F:
             return "␡"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_CHOICE = re.compile(r"\[([^\[\]|]*)\|([^\[\]|]*)\]")
+
+
+def inflected(number: int, template: str) -> str:
+    """Return a template in the number of its count: of each `[one|many]` in it the first word where `number` is 1, else the second."""
+    return _CHOICE.sub(lambda match: match[1] if number == 1 else match[2], template)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: `1 shard`, `2,000 shards`; `plural` is the noun's where it takes more than an `s`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def width_of(text: str) -> int:
@@ -191,9 +230,14 @@ def bar(share: float, width: int) -> str:
 class Progress:
     """Count work with rate and ETA: one live line on a terminal, a plain line every ten seconds elsewhere."""
 
-    def __init__(self, what: str, total: int | None = None, unit: str = "samples") -> None:
+    def __init__(self, what: str, total: int | None = None, unit: str = "samples", done: int = 0) -> None:
+        """Begin to count.
+
+        Args:
+            done: units that an earlier run has done; the rate is that of this one.
+        """
         self.what, self.total, self.unit = what, total, unit
-        self.done = 0
+        self.done = self._before = done
         self.started = time.monotonic()
         self.live = sys.stderr.isatty()
         self._next = self.started + (0.2 if self.live else 10.0)
@@ -212,7 +256,7 @@ class Progress:
 
     def _show(self, start: str, end: str = "") -> None:
         seconds = max(time.monotonic() - self.started, 1e-9)
-        rate = self.done / seconds
+        rate = (self.done - self._before) / seconds
         of = f" / {self.total:,}" if self.total is not None else ""
         left = ""
         if self.total and rate > 0 and self.done < self.total:

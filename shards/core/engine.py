@@ -6,6 +6,7 @@ must be importable by name (a worker has nothing of the caller's memory).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -26,7 +27,7 @@ class Done(Generic[S, R]):
 
 @dataclass(frozen=True)
 class Lost(Generic[S]):
-    """A task whose worker died or overran its time, and that could not be split any further."""
+    """A task whose worker died twice or overran its time, and that could not be split any further."""
 
     spec: S
     reason: str
@@ -56,11 +57,13 @@ def map_unordered(
         specs: consumed lazily, a few ahead of the workers.
         workers: number of worker processes.
         engine: a file name in `shards/core/engines`.
-        split: divides the spec of a task whose worker died; the parts are tried again, and what cannot be divided
-            (one part or none) is reported as `Lost`. Without it a dead worker loses its whole task.
-        timeout: seconds a task may take; a worker that overruns is killed and treated as dead.
+        split: divides the spec of a task whose worker died; the parts are tried again. What cannot be divided (one part or
+            none, or no `split`) is tried once more, and is reported as `Lost` when its worker dies again.
+        timeout: seconds a task may take; a worker that overruns is killed and treated as dead, but its task not tried again whole.
 
     An exception raised by `fn` ends the map and is raised here: it is a fault of the run, not of a sample.
     """
+    if plugins := registry.given():
+        fn = functools.partial(registry.with_given, plugins, fn)
     run = registry.get("shards.core.engines", engine).run
     yield from run(fn, specs, workers=workers, split=split, timeout=timeout)

@@ -50,7 +50,13 @@ class TornFileError(RunError):
     """An input file ends too early or cannot be parsed."""
 
 
+def shortened(value: object) -> str:
+    """Return a value for a message, as Python writes it: 120 characters of it at most."""
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:119]}…"
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as `did you mean 'redcaps'?`, or an empty string."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f"did you mean {match[0]!r}?" if match else ""

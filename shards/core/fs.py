@@ -6,14 +6,20 @@ Whatever is written is written beside its place, flushed, and renamed: a file th
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob as local_glob
 import hashlib
+import io
 import os
 import posixpath
 from collections.abc import Iterator
 from typing import IO, Any
 
 from shards.core.errors import UsageError
+
+LOCK = ".lock"  # the file that a process holds while it writes a folder
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_READ_BUFFER = 128 * 2**10
 
 
 def is_remote(path: str) -> bool:
@@ -56,13 +62,35 @@ def size(path: str) -> int:
     return os.path.getsize(path)
 
 
-def make_dirs(path: str) -> None:
-    """Make a folder and its parents; it may be there already."""
+def make_dirs(path: str) -> list[str]:
+    """Make a folder and its parents; it may be there already. Returns the local folders that were not there, the outermost first.
+
+    Raises:
+        UsageError: a file or a dangling link stands in the way.
+    """
     if is_remote(path):
         fs, name = _remote(path)
         fs.makedirs(name, exist_ok=True)
-    else:
+        return []
+    missing = _missing(path)
+    try:
         os.makedirs(path, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+        where = missing[0]
+        if not os.path.lexists(where):
+            raise
+        kind = "a link to nothing" if os.path.islink(where) else "a file"
+        raise UsageError(f"{path!r} can be no folder: {where!r} is {kind}", "a folder, or a name that is free") from error
+    return missing
+
+
+def _missing(path: str) -> list[str]:
+    """Return which of a folder and its parents are no folders, the outermost first."""
+    missing: list[str] = []
+    while path and not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path.rstrip("/"))
+    return missing[::-1]
 
 
 def remove(path: str) -> None:
@@ -105,12 +133,12 @@ def find(pattern: str) -> list[str]:
     Raises:
         UsageError: nothing is there.
     """
-    found: list[str] = []
-    for one in _braces(pattern):
-        found += _matches(one)
-    if not found:
+    paths: list[str] = []
+    for alternative in _braces(pattern):
+        paths += _matches(alternative)
+    if not paths:
         raise UsageError(f"no file at {pattern!r}", "a file, a folder, or a glob in quotes")
-    return sorted(set(found))
+    return sorted(set(paths))
 
 
 def _braces(pattern: str) -> list[str]:
@@ -140,6 +168,8 @@ def _matches(path: str) -> list[str]:
 def walk(folder: str) -> list[str]:
     """Return the sorted names of all files under a folder, relative to it, with `/` between parts.
 
+    Linked folders are followed, as torchvision's ImageFolder does; a link to a folder that it lies in is not.
+
     Raises:
         UsageError: there is no such folder, or a part of it cannot be read.
     """
@@ -147,15 +177,50 @@ def walk(folder: str) -> list[str]:
         fs, name = _remote(folder)
         root = name.rstrip("/") + "/"
         return sorted(p.removeprefix(root) for p in fs.find(name))
-    found = []
-    for root, _, files in os.walk(folder, onerror=_unreadable):
+    relative_names = []
+    above = {folder: frozenset([os.path.realpath(folder)])}  # of each folder to come: where it and those around it really lie
+    for root, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
+        around = above.pop(root)
+        for name in list(folders):
+            path = os.path.join(root, name)
+            place = os.path.realpath(path)
+            if place in around:
+                folders.remove(name)
+            above[path] = around | {place}
         inner = os.path.relpath(root, folder).replace(os.sep, "/")
-        found += files if inner == "." else [f"{inner}/{name}" for name in files]
-    return sorted(found)
+        relative_names += files if inner == "." else [f"{inner}/{name}" for name in files]
+    return sorted(relative_names)
 
 
 def _unreadable(error: OSError) -> None:
     raise UsageError(f"cannot read the folder {error.filename!r}: {error.strerror}", "a readable folder") from error
+
+
+class _Named(io.FileIO):
+    """A local file whose errors say which file it is: the system's own say so on opening alone."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "r")
+        self.path = path
+
+    def readinto(self, buffer: Any) -> int | None:  # type: ignore[override]
+        with naming(self.path):
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with naming(self.path):
+            return super().readall()
+
+
+@contextlib.contextmanager
+def naming(path: str, *others: str) -> Iterator[None]:
+    """Let an error of the system that leaves the block name the file `path`; without a name, or with one of `others`, it helps nobody."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, *others):
+            error.filename = path
+        raise
 
 
 def open_read(path: str) -> IO[bytes]:
@@ -163,7 +228,7 @@ def open_read(path: str) -> IO[bytes]:
     if is_remote(path):
         fs, name = _remote(path)
         return fs.open(name, "rb")  # type: ignore[no-any-return]
-    return open(path, "rb")
+    return io.BufferedReader(_Named(path), _READ_BUFFER)
 
 
 def read_bytes(path: str) -> bytes:
@@ -189,7 +254,8 @@ def read_range(path: str, offset: int, length: int) -> bytes:
         return fs.cat_file(name, offset, offset + length if length >= 0 else None)  # type: ignore[no-any-return]
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return os.pread(descriptor, length if length >= 0 else os.fstat(descriptor).st_size - offset, offset)
+        with naming(path):
+            return os.pread(descriptor, length if length >= 0 else os.fstat(descriptor).st_size - offset, offset)
     finally:
         os.close(descriptor)
 
@@ -212,7 +278,8 @@ class Ranges:
             if len(self._open) >= self.MOST:
                 os.close(self._open.pop(next(iter(self._open))))
             self._open[path] = os.open(path, os.O_RDONLY)
-        return os.preadv(self._open[path], [place], offset)
+        with naming(path):
+            return os.preadv(self._open[path], [place], offset)
 
     def __enter__(self) -> Ranges:
         return self
@@ -243,61 +310,88 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
             raise
         return
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(FileNotFoundError):
+        with naming(path, temporary):  # writing names no file, and nobody knows the temporary name
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what went wrong first is what is told
             os.remove(temporary)
-        if isinstance(error, OSError) and error.filename in (None, temporary):
-            error.filename = path  # writing names no file, and nobody knows the temporary name
         raise
 
 
 @contextlib.contextmanager
-def locked(folder: str, name: str = ".lock") -> Iterator[None]:
+def locked(folder: str, name: str = LOCK) -> Iterator[None]:
     """Hold a folder for this process alone while the block runs. A process that dies leaves no lock behind.
 
-    An object store knows no locks: there nothing is held.
+    A folder that is not there is made, and goes again if the block leaves it empty. An object store knows no locks, and some
+    network disks know none: there nothing is held.
 
     Raises:
-        UsageError: another process holds it.
+        UsageError: another process holds it, or the folder is a file or a dangling link.
     """
     if is_remote(folder):
         yield
         return
+    made: list[str] = []
     path = join(folder, name)
-    with _open_locked(path) as file:
+    try:
+        file = _take(folder, name, made)
         if file is None:
-            raise UsageError(
-                f"{folder}: another process is writing here", "one command at a time in a folder", "wait for it, or another folder"
-            )
+            problem = f"{folder}: another process is writing here"
+            raise UsageError(problem, "one command at a time in a folder", "wait for it, or another folder")
         try:
             yield
         finally:
             with contextlib.suppress(OSError):
                 os.remove(path)
+            file.close()
+    finally:
+        for folder_made in reversed(made):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder_made)
 
 
-@contextlib.contextmanager
-def _open_locked(path: str) -> Iterator[IO[bytes] | None]:
-    """Open a file and lock it; yield None where another process holds it."""
+def _take(folder: str, name: str, made: list[str]) -> IO[bytes] | None:
+    """Return the lock file of a folder, open and locked, or None where another process holds it.
+
+    `made` gets the folders that had to be made for it.
+    """
     import fcntl
 
+    path = join(folder, name)
     while True:
-        with open(path, "ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-                return
-            # The holder of before may have removed the file since it was opened here: its lock would then hold nobody off.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    yield file
-                    return
+        made += make_dirs(folder)
+        try:
+            file = open(path, "ab")  # noqa: SIM115  the caller closes it
+        except FileNotFoundError:
+            if not os.path.lexists(path):
+                continue  # the holder of before has taken the folder away since it was made
+            raise
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return file
+            file.close()
+            raise
+        if _is_at(file, path):
+            return file
+        file.close()
+
+
+def _is_at(file: IO[bytes], path: str) -> bool:
+    """Return whether an open file is the one at `path`: its holder of before may have removed it since it was opened,
+    and then its lock would hold nobody off."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def write_bytes(path: str, content: bytes) -> None:

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from drawing import captioned_folder
 
 
 @pytest.fixture
 def captioned(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes (name, bytes, caption) rows as a folder with captions.csv and gives its path."""
 
-    def make(rows: Iterable[tuple[str, bytes | None, str]], folder: str = "photos") -> Path:
-        out = tmp_path / folder
-        out.mkdir(exist_ok=True)
-        with (out / "captions.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("image", "caption"))
-            for name, content, caption in rows:
-                writer.writerow((name, caption))
-                if content is not None:
-                    (out / name).write_bytes(content)
-        return out
-
-    return make
+    return lambda rows, folder="photos": captioned_folder(tmp_path / folder, rows)
 
 
 @pytest.fixture
@@ -36,7 +24,20 @@ def build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., t
 
     def run(*flags: Any, output: str = "out") -> tuple[int, Path, str]:
         out = tmp_path / output
-        code = main(["build-shards", "--engine", "inline", *map(str, flags), "--output", str(out)])
+        engine = [] if "--engine" in flags else ["--engine", "inline"]
+        code = main(["build-shards", *engine, *map(str, flags), "--output", str(out)])
         return code, out, capsys.readouterr().err
 
     return run
+
+
+@pytest.fixture
+def curate_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `shards remove` and `shards compact` do curate's part in this process: one of its own imports for 3 CPU-seconds."""
+    from curate.cli import main
+
+    def start(*arguments: str) -> None:
+        assert main(list(arguments)) == 0
+
+    monkeypatch.setattr("shards.remove.start_curate", start)
+    monkeypatch.setattr("shards.compact.start_curate", start)

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.images import LOW_INFORMATION
+from curate.images import GRAY, LOW_INFORMATION
 from curate.measure import Part, columns_of
 from curate.recipe import Recipe
 from curate.table import measured_schema
@@ -101,6 +101,11 @@ class Twin:
         first = {"rank": 0, "resolution": -r["original_width"] * r["original_height"], "caption": -len(r["caption"])}
         return first[self.recipe.dedup.prefer], rank_key(self.recipe.seed, r["uid"]), r["uid"]
 
+    def near_preference(self, i: int) -> tuple[int, bool, int, str]:
+        """Of copies preferred alike a coloured one comes first."""
+        first, *rest = self.preference(i)
+        return first, self.rows[i].get("colour", 0.0) < GRAY, *rest
+
     def low(self, i: int) -> bool:
         return bool(self.rows[i]["information"] < LOW_INFORMATION)
 
@@ -126,6 +131,9 @@ class Twin:
                 self.winner[i] = self.winner[w]
                 if self.winner[w] is None:
                     self.reason[i], self.detail[i] = reason, losers[w][1]
+                else:
+                    link = "from" if self.detail[i].endswith("differ") else "as"
+                    self.detail[i] += f" {link} {self.rows[w]['uid']}, itself {reason}: {losers[w][1]}"
 
     def equal(self, key: Any, reason: str, detail: str) -> None:
         groups = defaultdict(list)
@@ -159,7 +167,7 @@ class Twin:
                 groups[self.scope(i), self.rows[i]["image_id"]].append(i)
 
         def best(image: tuple[str, str]) -> tuple[Any, ...]:
-            return image[0], *(min(p[k] for p in map(self.preference, groups[image])) for k in range(3))
+            return image[0], *(min(p[k] for p in map(self.near_preference, groups[image])) for k in range(4))
 
         kept: list[tuple[tuple[str, str], int]] = []
         losers: dict[int, tuple[int | None, str]] = {}

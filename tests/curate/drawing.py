@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import io
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,3 +24,16 @@ def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, form, **({"quality": 92} if form == "JPEG" else {}) | options)
     return out.getvalue()
+
+
+def captioned_folder(folder: Path, rows: Iterable[tuple[str, bytes | None, str]]) -> Path:
+    """Write (name, bytes, caption) rows as a folder with captions.csv and return its path; no bytes, no file."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "captions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image", "caption"))
+        for name, content, caption in rows:
+            writer.writerow((name, caption))
+            if content is not None:
+                (folder / name).write_bytes(content)
+    return folder

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import email.utils
 import io
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -28,15 +31,27 @@ class Server:
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.log: list[str] = []
         self.headers: list[dict[str, str]] = []
+        self.times: list[float] = []
         self.dead: set[str] = set()
+        self.files: dict[str, bytes] = {}
+        self.raw: dict[str, bytes] = {}
+        self.open = self.most_open = 0  # requests that wait for their answer, now and at most
+        self.lock = threading.Lock()
         self.delay = 0.0
         self.stopping = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer.log.append(self.path)
+                with outer.lock:
+                    outer.log.append(self.path)
+                    outer.times.append(time.monotonic())
+                    outer.open += 1
+                    outer.most_open = max(outer.most_open, outer.open)
                 outer.headers.append(dict(self.headers))
+                time.sleep(outer.delay)
+                with outer.lock:  # before the answer: a client that has it may be back before this thread goes on
+                    outer.open -= 1
                 outer.answer(self)
 
             def log_message(self, *_: Any) -> None:
@@ -64,7 +79,6 @@ class Server:
         if to.path in self.dead:
             return send(to, b"gone", 404)
         _, name, *rest = to.path.split("/", 2)
-        time.sleep(self.delay)
         return getattr(self, "do_" + name.replace("-", "_"))(to, unquote(rest[0]) if rest else "")
 
     def do_img(self, to: BaseHTTPRequestHandler, name: str) -> None:
@@ -79,6 +93,32 @@ class Server:
     def do_status(self, to: BaseHTTPRequestHandler, code: str) -> None:
         send(to, b"sorry", int(code))
 
+    def do_file(self, to: BaseHTTPRequestHandler, name: str) -> None:
+        """/file/NAME: the bytes in `files`."""
+        send(to, self.files[name])
+
+    def do_raw(self, to: BaseHTTPRequestHandler, name: str) -> None:
+        """/raw/NAME: the whole answer, status line and all, in `raw`."""
+        to.wfile.write(self.raw[name])
+
+    def do_busy(self, to: BaseHTTPRequestHandler, spec: str) -> None:
+        """/busy/CODE/TIMES/RETRY_AFTER/NUMBER: an error the first TIMES times, then the picture. RETRY_AFTER: none, 2, or `date+2`."""
+        code, times, after, number = spec.split("/")
+        if self.log.count(to.path) > int(times):
+            return send(to, photo(int(number)))
+        if after.startswith("date+"):
+            after = email.utils.formatdate(time.time() + int(after[5:]), usegmt=True)
+        return send(to, b"later", int(code), {} if after == "none" else {"Retry-After": after})
+
+    def do_reset(self, to: BaseHTTPRequestHandler, spec: str) -> None:
+        """/reset/TIMES/NUMBER: the connection is reset the first TIMES times, then the picture comes."""
+        times, number = map(int, spec.split("/"))
+        if self.log.count(to.path) > times:
+            return send(to, photo(number))
+        to.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        to.connection.close()
+        return None
+
     def do_hops(self, to: BaseHTTPRequestHandler, left: str) -> None:
         """/hops/3: three redirects, then a picture."""
         send(to, b"", 302, {"Location": f"/hops/{int(left) - 1}" if int(left) > 1 else "/img/0.jpg"})
@@ -88,6 +128,15 @@ class Server:
 
     def do_robots(self, to: BaseHTTPRequestHandler, value: str) -> None:
         send(to, photo(0), headers={"X-Robots-Tag": value})
+
+    def do_robots_twice(self, to: BaseHTTPRequestHandler, value: str) -> None:
+        """A harmless header and one with `value`."""
+        to.send_response(200)
+        to.send_header("X-Robots-Tag", "nofollow")
+        to.send_header("X-Robots-Tag", value)
+        to.send_header("Content-Length", str(len(photo(0))))
+        to.end_headers()
+        to.wfile.write(photo(0))
 
     def do_body(self, to: BaseHTTPRequestHandler, kind: str) -> None:
         send(to, {"empty": b"", "html": b"\n<!DOCTYPE html><p>gone", "json": b'{"error": 1}'}[kind])

@@ -38,3 +38,11 @@ def measure_or_starve(task: MeasureTask) -> Part:
         while True:
             hoard.append(bytearray(2**20))
     return measure_part(task)
+
+
+def kill_once(mark: str) -> str:
+    """Be killed the first time, for no fault of the task's."""
+    if not os.path.exists(mark):
+        with open(mark, "w"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return mark

@@ -180,7 +180,8 @@ def test_a_quota_that_a_source_cannot_meet_names_it(build: Build, captioned: Cap
     recipe.write_text(json.dumps({"sources": sources}))
     code, _, err = build("--config", recipe)
     assert code == 2
-    assert "5 samples of b; 4 of 4" in err
+    assert "asked for 5 samples of b; 4 of 4 inputs of b survive" in err
+    assert "allowed: at most 4 of b" in err
 
 
 def test_holdout_is_by_uid_and_no_sample_changes_sides(build: Build, captioned: Captioned) -> None:

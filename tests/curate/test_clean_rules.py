@@ -135,7 +135,7 @@ def test_hostile_text_ends(text: str) -> None:
 
 
 def test_flags_and_recipe() -> None:
-    flags = BuildConfig(source="folder", input=".", samples="all", clean_urls="drop", clean_rules="redcaps")
+    flags = BuildConfig(source="folder", input=(".",), samples="all", clean_urls="drop", clean_rules="redcaps")
     recipe = resolve(flags)
     assert recipe.clean == Clean(urls="drop", rules="redcaps")
     assert dump(recipe)["clean"] == {"urls": "drop", "handles": "keep", "rules": "redcaps"}

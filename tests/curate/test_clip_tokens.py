@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import cache
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from clip_texts import TEXTS, theirs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.report.clip_tokens import clip_tokens
-
-WORDS = st.sampled_from(
-    [
-        "cat",
-        "Cat's",
-        "aaa",
-        "<start_of_text>",
-        "<END_OF_TEXT>",
-        "<ſtart_of_text>",
-        "&amp;amp;",
-        "schÃ¶n",
-        "I'LL",
-        "ſ's",
-        "IMG_1234",
-        "\x1f",
-        "x" * 40,
-    ]
-)
-
-
-@cache
-def theirs() -> Any:
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer()
 
 
 def expected(captions: list[str]) -> list[int]:
     return [len(theirs().encode(caption)) for caption in captions]
 
 
-@given(
-    st.lists(st.text(max_size=30) | st.text("ab'sS1-&;<>é ſ\u00a0\n", max_size=30) | st.lists(WORDS, max_size=5).map(" ".join), max_size=6)
-)
+@given(st.lists(TEXTS, max_size=6))
 @settings(deadline=None)
 def test_counts_are_open_clips(captions: list[str]) -> None:
     assert clip_tokens(pa.array(captions, pa.string())).tolist() == expected(captions)

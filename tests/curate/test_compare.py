@@ -14,7 +14,7 @@ from native import make_tar
 from PIL import Image
 
 from curate import cli
-from curate.compare.load import labels
+from curate.report.subject import path_labels
 from curate.report.wordcount import tokens
 from shards import cli as shards_cli
 from shards.manifest import read_manifest
@@ -113,8 +113,8 @@ def test_foreign_captions_are_read_as_a_report_reads_them(make_shards, tmp_path,
 
 
 def test_names_of_sets_are_different():
-    assert labels(("/a/x", "/b/x", "/c/y")) == ["a/x", "b/x", "c/y"]
-    names = labels(("x (1)", "x", "x"))
+    assert path_labels(("/a/x", "/b/x", "/c/y")) == ["a/x", "b/x", "c/y"]
+    names = path_labels(("x (1)", "x", "x"))
     assert len(set(names)) == 3
 
 
@@ -179,7 +179,7 @@ def test_three_sets_are_matrices_of_their_pairs(make_shards, capsys):
         (["a.txt", "a.txt"], "no file"),
         (["none"], "two or more"),
         (["none", "none", "--output", "x.pdf"], ".html"),
-        (["none", "none", "--radius", "99"], "bits"),
+        (["none", "none", "--radius", "99"], "radius: found 99"),
     ],
 )
 def test_what_is_not_there_is_exit_2(tmp_path, capsys, monkeypatch, arguments, said):

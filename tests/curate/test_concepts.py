@@ -370,3 +370,27 @@ def test_expected_classes_are_the_mean_over_all_samples() -> None:
     assert section.expected_classes([5, 1], 6, 6) == 2
     assert section.expected_classes([], 6, 6) == 0
     assert section.expected_classes([10**6], 10**9, 1000) == pytest.approx(1 - (1 - 1e-3) ** 1000, abs=1e-5)
+
+
+def test_labels_of_the_coverage_chart_have_room() -> None:
+    """As wide as DejaVu Sans, the widest of the page's fonts, draws them; the labels end 3.5 points left of the axis."""
+    import textwrap
+
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    from curate.report.sections.concepts import LABEL, room
+
+    font = FontProperties(family="DejaVu Sans")
+    for name in ("DomainNet REAL and CLIPART (345)", "Caltech camera traps (16)", "ImageNet-1k (1,000)", "MMMMMMMM WWWW (12)", "DTD (47)"):
+        label = textwrap.fill(name, LABEL)
+        widest = max(TextPath((0, 0), line, size=9, prop=font).get_extents().width for line in label.split("\n"))
+        assert widest + 7 <= 72 * room([label]), name
+
+
+def test_one_class_has_no_chart_from_head_to_tail() -> None:
+    from curate.report.sections.concepts import figures
+
+    source = {"source": "a", "captions": 5, "ranked": [5], "equal_share": 1.0}
+    values = {"equal": 5, "captions": {"a": 5}, "sets": [{"name": "one", "classes": 1, "sources": [source]}]}
+    assert set(figures(values, {"a": "#0072b2"})) == {"concepts-coverage"}

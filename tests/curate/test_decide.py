@@ -73,6 +73,7 @@ def tables(draw: st.DrawFn) -> list[Row]:
             side = 50 + 20 * (image % 4)
             made |= {
                 "original_sha256": hashlib.sha256(bytes([image])).hexdigest(), "phash": PHASHES[image % len(PHASHES)], "information": 1.0 if image in (4, 5) else 50.0,
+                "colour": 0.0 if image % 3 else 30.0,
                 "original_width": side, "width": side, "original_height": 100, "height": 100,
             }  # fmt: skip
         rows.append(made)
@@ -160,7 +161,7 @@ def test_duplicates_by_meaning_name_a_survivor_and_take_their_copies_along(run: 
         alive = [uid.replace("-", "") for (uid,) in con.execute("SELECT uid::VARCHAR FROM alive ORDER BY rank_key, uid").fetchall()]
         return pa.table({"image_id": alive[1:2], "scope": ["a"], "winner": alive[:1], "detail": ["cosine 0.99"]})
 
-    decided = run(rows, Steps(semantic=meaning))
+    decided = run(rows, Steps(semantic=meaning), dedup=Dedup(scope="source"))
     found = outcome(decided)
     (loser,) = [r for r in found if r["reason"] == "semantic_duplicate"]
     assert loser["detail"] == "cosine 0.99"
@@ -280,7 +281,7 @@ def test_removed_by_class_counts_what_is_labelled(run: Decide) -> None:
     rows = [
         r | {"source_id": f"{k}", "uid": uid_of(r["source"], f"{k}"), "image_id": uid_of(r["source"], f"{k}")} for k, r in enumerate(rows)
     ]
-    found = {(r["reason"], r["source"], r["class"]): r["count"] for r in removed_by_class(run(rows).con)}
+    found = {(r["reason"], r["source"], r["class"]): r["count"] for r in removed_by_class(run(rows, dedup=Dedup(scope="source")).con)}
     assert found == {
         **{("caption_missing", s, f"class {k}"): 1 for s in "ab" for k in (0, 1)},
         **{("exact_duplicate", s, "class 0"): 1 for s in "ab"},
@@ -292,7 +293,7 @@ def test_placeholders_are_told_by_their_hash(run: Decide) -> None:
     rows = [row("a", f"{i}", f"caption {i}", image=i, **removed) for i in range(4)]
     rows += [row("b", f"{i}", f"words {i}", image=i, phash=7, information=2.0) for i in range(3)]
     rows += [row("b", f"x{i}", f"photo {i}", image=i) for i in range(3)]
-    found = placeholders(run(rows, dedup=Dedup(placeholder_min=3)).con)
+    found = placeholders(run(rows, dedup=Dedup(placeholder_min=3, scope="source")).con)
     assert found == [
         {"source": "a", "phash": "0000000000000abc", "samples": 4},
         {"source": "b", "phash": "0000000000000007", "samples": 3},

@@ -33,7 +33,7 @@ def photo(i: int) -> Image.Image:
 
 
 def phash(content: bytes) -> int:
-    return open_image(content, ImagePolicy()).phash
+    return open_image(content, ImagePolicy(), "reference").phash
 
 
 # ---- the search
@@ -190,7 +190,7 @@ def test_recall_is_what_brute_force_finds(tmp_path: Path) -> None:
 
 def opened(content: bytes) -> np.uint64 | None:
     """Return a picture's hash, or None where it holds too little information."""
-    found = open_image(content, ImagePolicy())
+    found = open_image(content, ImagePolicy(), "reference")
     return np.uint64(found.phash) if found.information >= LOW_INFORMATION else None
 
 

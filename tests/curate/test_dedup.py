@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.dedup import near_duplicates, pairs_between, pairs_within
+from curate.dedup import COLOURS_APART, near_duplicates, pairs_between, pairs_within
 from curate.join import Column, blocks, choose_k, join
 
 Pairs = tuple[np.ndarray, np.ndarray]
@@ -157,9 +157,41 @@ def test_many_hashes_agree_on_more_blocks() -> None:
 def test_few_hashes_need_no_compiler() -> None:
     code = """
 import sys, numpy as np
-from curate.dedup import near_duplicates, pairs_between, pairs_within
+from curate.dedup import COLOURS_APART, near_duplicates, pairs_between, pairs_within
 hashes = np.random.default_rng(0).integers(0, 2**64, 4000, dtype=np.uint64)
 near_duplicates(hashes, 4); pairs_within(hashes, 4); pairs_between(hashes, hashes[:9], 4)
 print("numba" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def coloured(n: int, seed: int) -> np.ndarray:
+    """Colours of sixteen parts around one of three palettes, so that some are alike and some are not; a few lie at the limit."""
+    rng = np.random.default_rng(seed)
+    palettes = rng.integers(60, 200, (3, 2, 16))
+    return (palettes[rng.integers(0, 3, n)] + rng.integers(-4, 5, (n, 2, 16))).astype(np.uint8)
+
+
+def naive_coloured_choice(hashes: np.ndarray, colours: np.ndarray, radius: int) -> list[int]:
+    """`naive_choice`, where colours further apart than the limit in any part make no duplicate."""
+    result: list[int] = []
+    for j in range(len(hashes)):
+        winner = -1
+        for i in np.flatnonzero(np.bitwise_count(hashes[:j] ^ hashes[j]) <= radius).tolist():
+            apart = max(np.hypot(*(colours[i].astype(float) - colours[j])).tolist())
+            if result[i] == -1 and apart <= COLOURS_APART:
+                winner = i
+                break
+        result.append(winner)
+    return result
+
+
+@pytest.mark.parametrize("n", [600, MANY])
+@pytest.mark.parametrize("radius", [0, 4])
+def test_the_choice_with_a_second_look_at_colours(n: int, radius: int) -> None:
+    hashes, colours = clustered(n, 11), coloured(n, 12)
+    hashes[::5], colours[::10] = hashes[0], colours[0]  # a crowd of one hash, half of it in one colour
+    expected = naive_coloured_choice(hashes, colours, radius)
+    assert near_duplicates(hashes, radius, colours=colours).tolist() == expected
+    assert expected != naive_choice(hashes, radius)
+    assert near_duplicates(hashes, radius, most_pairs=500, colours=colours).tolist() == expected

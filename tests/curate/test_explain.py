@@ -76,3 +76,37 @@ def test_every_recipe_is_explained_where_nothing_is_there(name: str, tmp_path: P
     assert (code, "Traceback" in err) == (0, False), err
     assert out.startswith("recipe ")
     assert "missing:" in out
+
+
+@pytest.mark.parametrize("quota", [False, True])
+def test_a_size_that_cannot_be_reached_is_told_with_what_is_left(
+    quota: bool, captioned: Callable[..., Path], build: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: the build of the same recipe, which is refused from that size on, and not below."""
+    rows = [(f"{i}.jpg", encoded(picture(i)), "" if i < 3 else f"thing {i}") for i in range(8)]
+    source = {"reader": "folder", "input": str(captioned(rows))}
+    for size in (5, 6):
+        recipe = {"sources": [source | ({"samples": size} if quota else {})], "clean": True} | ({} if quota else {"samples": size})
+        (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+        code, out, _ = dry(capsys, "--config", tmp_path / "r.yaml")
+        assert code == 0
+        assert build("--config", tmp_path / "r.yaml", output=f"out{size}")[0] == (0 if size == 5 else 2)
+        whose = " of folder" if quota else ""
+        assert (f"too few: {size} samples{whose} cannot be reached: at most 5 are left" in out) == (size == 6)
+        assert ("6 (at most 5)" in out) == (quota and size == 6)
+    plan = json.loads(dry(capsys, "--config", tmp_path / "r.yaml", "--json")[1])
+    assert (plan["sources"][0]["most"], len(plan["short"])) == (5, 1)
+    plan = json.loads(dry(capsys, "--config", tmp_path / "r.yaml", "--json", "--limit", 2)[1])
+    assert (plan["sources"][0]["most"], plan["sources"][0]["all_read"], plan["short"]) == (None, False, [])
+
+
+def test_pictures_known_to_be_missing_and_those_that_may_be_are_apart(
+    captioned: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rows, further in (
+        ([("0.jpg", encoded(picture(0)), "a barn")], ""),
+        ([("1.jpg", encoded(picture(1)), "b"), ("2.jpg", None, "c")], "further "),
+    ):
+        out = dry(capsys, "--source", "folder", "--input", captioned(rows, f"in{len(rows)}"), "--samples", "all")[1]
+        assert ("image_missing would remove 1" in out) == bool(further)
+        assert f"  which {further}pictures are missing or do not decode" in out

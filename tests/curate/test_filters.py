@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from curate.filters import aspect_ratio, caption_length, image_size, profanity
 from curate.filters.base import Facts
 from shards.core import registry
+from shards.core.config import load
 from shards.core.errors import UsageError
 from shards.schema import arrow_schema
 
@@ -121,7 +122,7 @@ def test_aspect_ratio_border_and_detail() -> None:
 )
 def test_limits_that_keep_nothing_are_refused(module: ModuleType, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        module.refuse(module.Options(**options))
+        module.refuse(load(module.Options, options))
 
 
 def test_profanity_sees_all_captions() -> None:

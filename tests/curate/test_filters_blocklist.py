@@ -58,21 +58,20 @@ def test_urls_and_hosts(tmp_path: Path) -> None:
     rows = [{"url": url} for url in urls]
     found = decide(tmp_path, rows, urls="https://a.org/1.jpg  withdrawn 2024\n# a comment\n", hosts="Bad.example.\n")
     assert [refused for refused, _ in found] == [True, True, False, False, False, True]
-    assert found[0][1] == "urls: https://a.org/1.jpg"
-    assert found[1][1] == "hosts: img.bad.example"
+    assert [told for _, told in found] == ["urls: urls", "hosts: hosts", "", "", "", "hosts: hosts"]  # the lists' files, no address
 
 
 def test_digests(tmp_path: Path) -> None:
     rows = [{"content": CONTENT}, {"content": b"other"}, {}]
     sha256, md5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(b"other").hexdigest()
-    assert decide(tmp_path, rows, sha256=sha256.upper(), md5=md5) == [(True, f"sha256: {sha256}"), (True, f"md5: {md5}"), (False, "")]
+    assert decide(tmp_path, rows, sha256=sha256.upper(), md5=md5) == [(True, "sha256: sha256"), (True, "md5: md5"), (False, "")]
 
 
 def test_phash_within_the_radius(tmp_path: Path) -> None:
     rows = [{"content": CONTENT, "phash": PHASH ^ flips} for flips in (0, 0b1111, 0b11111)] + [{"phash": PHASH}]
     found = decide(tmp_path, rows, phash=f"{PHASH:016x}\n")
     assert [refused for refused, _ in found] == [True, True, False, False]  # the last has no image
-    assert found[1][1] == f"phash: {PHASH ^ 0b1111:016x}"
+    assert found[1][1] == "phash: phash"
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curate.filters import animated, image_format, image_size, near_constant
+from shards.core.config import load
 from shards.core.errors import UsageError
 
 Build = Callable[..., tuple[int, Path, str]]
@@ -78,7 +79,7 @@ def test_animated_counts_frames_of_animations_alone() -> None:
     assert [bool(r) for r, _ in found] == [form in ("PNG", "GIF", "WEBP") and n > 1 for _, _, form, n, *_ in rows]
     assert decide(animated, [row("GIF", 3), row("GIF", 4)], max_frames=3) == [(False, "3 frames (GIF)"), (True, "4 frames (GIF)")]
     with pytest.raises(UsageError):
-        animated.refuse(animated.Options(max_frames=0))
+        load(animated.Options, {"max_frames": 0})
 
 
 def test_near_constant_is_a_threshold_on_information() -> None:
@@ -86,7 +87,7 @@ def test_near_constant_is_a_threshold_on_information() -> None:
         (True, "0.0 gray levels"), (True, "1.2 gray levels"), (True, "3.0 gray levels"), (False, "3.0 gray levels")
     ]  # fmt: skip
     with pytest.raises(UsageError):
-        near_constant.refuse(near_constant.Options(min_information=200.0))
+        load(near_constant.Options, {"min_information": 200.0})
 
 
 def test_each_refuses_its_own_in_a_build(build: Build, captioned: Captioned) -> None:

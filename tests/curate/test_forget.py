@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from drawing import encoded, picture
+from drawing import captioned_folder, encoded, picture
 from PIL import Image
 
 from curate import cli
@@ -23,18 +24,27 @@ from shards.verify import verify
 SECRET = "zanzibar"
 
 
-@pytest.fixture
-def built(build, captioned, tmp_path):
-    """Return (build, flags, uid by file): 30 pictures, of which number 7 has an exact and a near copy, and 20 are kept."""
+@pytest.fixture(scope="module")
+def build_once(tmp_path_factory):
+    """A folder with `photos` and the build `out` of them: 30 pictures, number 7 with an exact and a near copy, of which 20 are kept."""
+    folder = tmp_path_factory.mktemp("forget")
     rows = [(f"{i:02d}.jpg", encoded(picture(i)), f"{SECRET if i == 7 else 'plain'} words of picture {i}") for i in range(30)]
     again = Image.open(io.BytesIO(rows[7][1])).convert("RGB")
     rows += [("copy.jpg", rows[7][1], f"a copy, {SECRET} too"), ("near.jpg", encoded(again, quality=70), f"nearly {SECRET}")]
     rows += [("cmyk.jpg", encoded(picture(70).convert("CMYK")), f"{SECRET} in four colours")]
-    flags = ["--source", "folder", "--input", str(captioned(rows)), "--samples", "20", "--samples-per-shard", "8"]
-    code, out, said = build(*flags)
-    assert code == 0, said
-    ledger = _ledger(out)
-    return out, flags, {r["source_id"]: r["uid"] for r in ledger}
+    flags = ["--source", "folder", "--input", str(captioned_folder(folder / "photos", rows)), "--samples", "20"]
+    flags += ["--samples-per-shard", "8"]
+    assert cli.main(["build-shards", "--engine", "inline", *flags, "--output", str(folder / "out")]) == 0
+    return folder, flags
+
+
+@pytest.fixture
+def built(build_once, tmp_path):
+    """Return (build, flags, uid by file) of a copy of the build and its work folder."""
+    folder, flags = build_once
+    for name in ("out", "out.work"):
+        shutil.copytree(folder / name, tmp_path / name)
+    return tmp_path / "out", flags, {r["source_id"]: r["uid"] for r in _ledger(tmp_path / "out")}
 
 
 def _ledger(out: Path) -> list[dict[str, Any]]:
@@ -61,6 +71,7 @@ def _named(uids: dict[str, str]) -> list[str]:
     return [uids[name] for name in ("07.jpg", "copy.jpg", "near.jpg", "cmyk.jpg")]
 
 
+@pytest.mark.usefixtures("curate_here")
 def test_nothing_tells_the_caption_any_more(built, tmp_path):
     out, _, uids = built
     work = Path(f"{out}.work")
@@ -77,6 +88,7 @@ def test_nothing_tells_the_caption_any_more(built, tmp_path):
     assert list(verify(read_manifest(str(out)), engine="inline")) == []
 
 
+@pytest.mark.usefixtures("curate_here")
 def test_statistics_of_touched_shards_go_and_are_counted_again_from_what_is_left(built, tmp_path):
     out, _, uids = built
     before = {path.name: path.read_bytes() for path in (out / "stats").iterdir()}
@@ -95,6 +107,7 @@ def test_statistics_of_touched_shards_go_and_are_counted_again_from_what_is_left
         assert kept.equals(count_rows(rows))
 
 
+@pytest.mark.usefixtures("curate_here")
 @pytest.mark.parametrize("name", ["07.jpg", "copy.jpg", "near.jpg"])
 def test_copies_go_with_the_picture_and_the_ledger_balances(built, tmp_path, name):
     """Only one of three equal pictures is named, the survivor or not: the others go too, so none can take its place."""
@@ -127,6 +140,7 @@ def test_copies_go_with_the_picture_and_the_ledger_balances(built, tmp_path, nam
     assert Path(f"{out}.work", "removed.txt").read_text().split() == sorted(three)
 
 
+@pytest.mark.usefixtures("curate_here")
 def test_run_again_it_changes_nothing(built, tmp_path):
     out, _, uids = built
     assert _remove(out, tmp_path, *_named(uids)) == 0
@@ -135,6 +149,7 @@ def test_run_again_it_changes_nothing(built, tmp_path):
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.usefixtures("curate_here")
 def test_spares_fill_the_places_at_the_next_build(built, build, tmp_path):
     out, flags, uids = built
     kept = [s.key for s in read_samples(read_manifest(str(out)), [])]
@@ -150,10 +165,9 @@ def test_spares_fill_the_places_at_the_next_build(built, build, tmp_path):
     assert all(SECRET not in (r["caption_raw"] + r["source_id"]) for r in _ledger(again) if r["uid"] in removed)
 
 
+@pytest.mark.usefixtures("curate_here")
 def test_a_list_alone_keeps_a_sample_out_even_where_it_is_measured_anew(built, build, tmp_path):
     """Another filter, so every part is measured again, and the records are listed from the native files again."""
-    import shutil
-
     out, flags, uids = built
     assert _remove(out, tmp_path, uids["07.jpg"]) == 0
     shutil.rmtree(Path(f"{out}.work", "records"))
@@ -166,6 +180,7 @@ def test_a_list_alone_keeps_a_sample_out_even_where_it_is_measured_anew(built, b
 
 
 def test_why_says_that_it_was_taken_down(built, tmp_path, capsys):
+    """The one take-down of this file that starts curate as a process of its own, as a user's does."""
     out, _, uids = built
     assert _remove(out, tmp_path, uids["07.jpg"]) == 0
     capsys.readouterr()
@@ -173,6 +188,7 @@ def test_why_says_that_it_was_taken_down(built, tmp_path, capsys):
     assert "dropped: removed" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("curate_here")
 def test_one_caption_of_several_is_a_sample_of_its_own(build, captioned, tmp_path):
     """`captions: each`: the picture stays with its other captions, the one that was named goes from everywhere."""
     rows = [(f"{i}.jpg", encoded(picture(i)), f"words {k} of {i}") for i in range(6) for k in range(2)]
@@ -192,6 +208,7 @@ def test_one_caption_of_several_is_a_sample_of_its_own(build, captioned, tmp_pat
     assert sum(r["decision"] == "kept" for r in _ledger(again)) == 12
 
 
+@pytest.mark.usefixtures("curate_here")
 def test_a_picture_that_the_work_folder_holds_itself_is_overwritten_there(build, tmp_path):
     """A parquet data set hands its images over as bytes, which the work folder keeps: the others are still found by a next build."""
     pictures = [encoded(picture(i)) for i in range(8)]

@@ -42,6 +42,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture
 def page(chromium: Browser, report: Path) -> Iterator[Watched]:
     with opened(chromium, report, viewport={"width": 1200, "height": 900}) as watched:
+        watched.page.evaluate("document.querySelectorAll('details.part').forEach(d => d.open = true)")
         yield watched
         assert watched.offences == []
 
@@ -109,7 +110,7 @@ def test_the_table_is_sorted(page: Watched, report: Path) -> None:
 
 
 def test_a_word_that_sets_a_source_apart_opens_to_captions_with_pictures(page: Watched) -> None:
-    word = page.page.locator("#apart details", has=page.page.locator("summary bdi", has_text="number")).first
+    word = page.page.locator("#apart details:not(.part)", has=page.page.locator("summary bdi", has_text="number")).first
     word.locator("summary").first.click()
     assert "number" in word.inner_text()
     assert word.locator("img").first.evaluate("i => i.complete && i.naturalWidth > 0")
@@ -179,6 +180,7 @@ def test_captions_at_the_quantiles_have_pictures(page: Watched) -> None:
     assert cards.first.is_visible()
 
 
+@pytest.mark.slow
 def test_long_names_and_blank_captions_do_not_break_the_page(chromium: Browser, tmp_path: Path) -> None:
     names = ["x" * 300, "a long name " * 20, *(f"source {i}" for i in range(9))]
     rows = [Row(name, f"{i}", text) for name in names for i, text in enumerate(["z" * 20_000, "\n" * 300, "a dog"])]
@@ -194,3 +196,36 @@ def test_long_names_and_blank_captions_do_not_break_the_page(chromium: Browser, 
         ]
         assert len(set(looks)) == len(names)  # the ninth source's colour is the first one's again, but striped
         assert watched.offences == []
+
+
+def test_the_page_is_short_until_it_is_opened(chromium: Browser, report: Path) -> None:
+    with opened(chromium, report, viewport={"width": 1280, "height": 900}) as watched:
+        assert watched.page.evaluate("document.scrollingElement.scrollHeight") < 8000
+        assert watched.page.locator("details.part[open]").count() == 2
+        watched.page.locator("nav a[href='#vocabulary']").click()
+        watched.page.locator("#vocabulary .finder").wait_for(state="visible")
+        assert watched.offences == []
+
+
+def test_the_page_names_the_folder_it_lies_in(page: Watched, report: Path) -> None:
+    assert page.page.inner_text("#folder") == report.parent.name
+
+
+def test_a_picture_is_enlarged_and_put_back(page: Watched) -> None:
+    image = page.page.locator("#images .frame img").first
+    image.click()
+    large = page.page.locator("dialog[open] img")
+    assert large.get_attribute("src") == image.get_attribute("src")
+    assert large.evaluate("i => i.getBoundingClientRect().width") > 200
+    page.page.keyboard.press("Escape")
+    assert page.page.locator("dialog[open]").count() == 0
+
+
+def test_no_label_of_a_chart_is_cut(page: Watched) -> None:
+    cut = page.page.evaluate(
+        """() => [...document.querySelectorAll('svg.chart')].filter(chart => {
+               const edge = chart.getBoundingClientRect().left - 1;
+               return [...chart.querySelectorAll('text')].some(text => text.getBoundingClientRect().left < edge);
+           }).map(chart => chart.dataset.chart)"""
+    )
+    assert cut == []

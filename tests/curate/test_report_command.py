@@ -92,7 +92,7 @@ def test_the_page_of_one_set_lies_with_it_and_of_several_here(
     assert sum(s["samples"] for s in values["sources"]) == 12 + 5
     assert [found["set"] for found in values["ledger"]["sets"]] == [1]
     assert main(["report", str(build), str(build), "--output", str(tmp_path / "twice.html")]) == 0
-    assert '<h3>Set <data value="2">2</data></h3>' in (tmp_path / "twice.html").read_text()
+    assert '<h3>Set <data value="2">2</data>: <bdi>out (2)</bdi></h3>' in (tmp_path / "twice.html").read_text()
 
 
 def test_foreign_tars_are_reported_on_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: Path) -> None:

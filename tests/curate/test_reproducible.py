@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from drawing import encoded, picture
 from PIL import Image
 
+Build = Callable[..., tuple[int, Path, str]]
 FLAGS = ("--samples", "all", "--samples-per-shard", "16")
 
 
@@ -64,8 +66,9 @@ def files(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed(pool: Path, reference: dict[str, str], tmp_path: Path) -> None:
-    """Each try is killed, the whole tree of it, once it has brought a random number of files into work folder and build."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_ended_at_random_moments_and_resumed(pool: Path, reference: dict[str, str], tmp_path: Path, number: int) -> None:
+    """Each try is ended, the whole tree of it, once it has brought a random number of files into work folder and build."""
     rng, out, kills = random.Random(os.environ.get("PROVENDER_KILL_SEED", "0")), tmp_path / "out", 0
     while True:
         enough = files(tmp_path) + rng.randint(1, 40) if kills < 12 else sys.maxsize
@@ -76,50 +79,57 @@ def test_killed_at_random_moments_and_resumed(pool: Path, reference: dict[str, s
             time.sleep(0.002)
         if process.poll() is not None:
             break
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        os.killpg(process.pid, number)
+        # An end that comes with the last file, once all is done, is none.
+        assert process.wait(timeout=10) in (-number, 128 + number, 0)
         kills += 1
     assert process.returncode == 0
     assert kills >= 3
     assert digests(out) == reference
 
 
-def test_a_finished_build_is_left_alone_and_another_recipe_is_refused(pool: Path, tmp_path: Path) -> None:
-    few = [*command(pool, tmp_path / "out"), "--limit", "40"]
-    subprocess.run(few, check=True, capture_output=True)
-    before = digests(tmp_path / "out")
-    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
-    again = subprocess.run(few, check=True, capture_output=True, text=True)
-    assert "nothing to do" in again.stderr
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == stamps
-    other = subprocess.run([*few, "--seed", "1"], check=False, capture_output=True, text=True)
-    assert other.returncode == 2
-    assert "another recipe" in other.stderr
-    assert digests(tmp_path / "out") == before
-    subprocess.run([*few, "--seed", "1", "--overwrite"], check=True, capture_output=True)
-    assert digests(tmp_path / "out") != before
+def test_a_finished_build_is_left_alone_and_another_recipe_is_refused(pool: Path, build: Build, tmp_path: Path) -> None:
+    few = ["--source", "folder", "--input", pool, *FLAGS, "--limit", "40"]
+    code, out, _ = build(*few)
+    assert code == 0
+    before = digests(out)
+    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    code, _, said = build(*few)
+    assert code == 0
+    assert "nothing to do" in said
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == stamps
+    code, _, said = build(*few, "--seed", "1")
+    assert code == 2
+    assert "another recipe" in said
+    assert digests(out) == before
+    code, _, _ = build(*few, "--seed", "1", "--overwrite")
+    assert code == 0
+    assert digests(out) != before
 
 
-def test_a_new_threshold_opens_no_image_again(pool: Path, tmp_path: Path) -> None:
+def test_a_new_threshold_opens_no_image_again(pool: Path, build: Build, tmp_path: Path) -> None:
     work = tmp_path / "work"
-    flags = ["--work", str(work), "--limit", "40"]
-    subprocess.run([*command(pool, tmp_path / "a"), *flags], check=True, capture_output=True)
+    flags = ["--source", "folder", "--input", pool, *FLAGS, "--work", work, "--limit", "40"]
+    code, _, _ = build(*flags, output="a")
+    assert code == 0
     parts = {p: p.stat().st_mtime_ns for p in (work / "measured").iterdir()}
-    subprocess.run(
-        [*command(pool, tmp_path / "b"), *flags, "--seed", "9", "--caption-length-min-words", "2"], check=True, capture_output=True
-    )
+    assert parts
+    code, _, _ = build(*flags, "--seed", "9", "--caption-length-min-words", "2", output="b")
+    assert code == 0
     assert {p: p.stat().st_mtime_ns for p in (work / "measured").iterdir()} == parts
 
 
-def test_a_changed_photo_is_measured_again(tmp_path: Path) -> None:
+def test_a_changed_photo_is_measured_again(build: Build, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(3):
         (folder / f"{i}.jpg").write_bytes(encoded(picture(i)))
         (folder / f"{i}.txt").write_text(f"picture {i}")
-    subprocess.run(command(folder, tmp_path / "out"), check=True, capture_output=True)
+    flags = ["--source", "folder", "--input", folder, *FLAGS]
+    code, _, _ = build(*flags)
+    assert code == 0
     time.sleep(0.01)
     (folder / "1.jpg").write_bytes(encoded(Image.effect_noise((80, 64), 60).convert("RGB")))
-    other = subprocess.run(command(folder, tmp_path / "out"), check=False, capture_output=True, text=True)
-    assert other.returncode == 2
-    assert "over other inputs" in other.stderr
+    code, _, said = build(*flags)
+    assert code == 2
+    assert "over other inputs" in said

@@ -78,7 +78,7 @@ def test_names_are_the_first_or_all(tmp_path: Path) -> None:
     assert {r.class_name for r in records(imagenet_templates, folder, synonyms="all")} == set(MAP.values())
 
 
-@pytest.mark.parametrize("kind", ["class index", "list", "lists", "lines"])
+@pytest.mark.parametrize("kind", ["class index", "list", "lists", "lines", "python", "by folder", "columns"])
 def test_other_ways_to_name_classes(tmp_path: Path, kind: str) -> None:
     names = ["Tench", "a bird, tall", "a_machine", "armour"]
     text = {
@@ -86,9 +86,15 @@ def test_other_ways_to_name_classes(tmp_path: Path, kind: str) -> None:
         "list": json.dumps(names),
         "lists": json.dumps({"pets": ["cat"], "imagenet": names}),
         "lines": "\n".join(names) + "\n",
+        "python": f"classes = {names}",
+        "by folder": json.dumps(dict(zip(MAP, names, strict=True))),
+        "columns": "".join(f"{wnid}\t{name}\n" for wnid, name in zip(MAP, ["Tench", "bird", "a_machine", "armour"], strict=True)),
     }[kind]
-    (tmp_path / "names.json").write_text(text)
-    found = records(imagenet_templates, sets.tree(tmp_path / "train"), synsets=str(tmp_path / "names.json"))
+    file = tmp_path / ("names.txt" if kind in ("lines", "python", "columns") else "names.json")
+    file.write_text(text)
+    names = [name.replace("a bird, tall", "bird") for name in names] if kind == "columns" else names
+    names = [name.replace("a bird, tall", "a bird") for name in names] if kind == "by folder" else names  # the rest are synonyms
+    found = records(imagenet_templates, sets.tree(tmp_path / "train"), synsets=str(file))
     assert [r.class_name for r in found][::2] == [n.replace("_", " ") if kind == "class index" else n for n in names]
     assert [r.class_index for r in found] == [0, 0, 1, 1, 2, 2, 3, 3]
 
@@ -96,12 +102,12 @@ def test_other_ways_to_name_classes(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "an empty file"),
+        ("", "is empty"),
         ('["a", "b"]', "2 names for 4 classes"),
-        ('{"a": ["b"]}', r"not one list of 4 names, but a \(1\)"),
-        ("{", "not JSON"),
-        ("n01440764 tench\nnothing\n", "line 2: 'nothing'"),
-        ("n01440764 tench\nn01440764 tench\n", "n01440764 stands twice"),
+        ('{"a": ["b"]}', r"1 lists: a \(1\)\n.*one list of 4 names"),
+        ("{", "entry 1 is no name"),
+        ("n01440764 tench\nnothing\n", "an id before 'n01440764 tench', and none before 'nothing'"),
+        ("n01440764 tench\nn01440764 tench\n", "the key 'n01440764' stands 2 times"),
         ("n00000001 entity\n", "none of its classes is there"),
     ],
 )
@@ -142,9 +148,9 @@ def test_plain_class_folders_need_no_map(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     found = records(imagenet_templates, tmp_path)
     assert [(r.source_id, r.class_index, r.class_name) for r in found] == [
-        ("1.jpg", 0, "dog"),
-        ("3.jpg", 0, "dog"),
-        ("2.jpg", 1, "maine coon"),
+        ("dog/1.jpg", 0, "dog"),
+        ("dog/3.jpg", 0, "dog"),
+        ("maine_coon/2.jpg", 1, "maine coon"),
     ]
 
 
@@ -157,7 +163,7 @@ def test_a_list_in_another_order_is_matched_by_name(tmp_path: Path) -> None:
     path.write_text('["American Bulldog", "Bengal", "Maine Coon"]')
     found = records(imagenet_templates, tmp_path / "set", synsets=str(path))
     assert {(r.source_id, r.class_index, r.class_name) for r in found} == {
-        ("2.jpg", 0, "American Bulldog"), ("3.jpg", 1, "Bengal"), ("1.jpg", 2, "Maine Coon"),
+        ("american_bulldog/2.jpg", 0, "American Bulldog"), ("Bengal/3.jpg", 1, "Bengal"), ("Maine_Coon/1.jpg", 2, "Maine Coon"),
     }  # fmt: skip
     path.write_text('["bulldog", "Bengal", "Maine Coon"]')
     with pytest.raises(UsageError, match="name 2 is 'Bengal', the folder 'Bengal' is number 1"):
@@ -289,3 +295,20 @@ def test_imagenets_own_oddities_are_encoded_again(tmp_path: Path, build: Callabl
     assert found["n01440764_1.JPEG"]["original_format"] == "PNG"
     changed = {name for name, r in found.items() if r["sha256"] != r["original_sha256"]}
     assert changed == {"n01440764_1.JPEG", "n01440764_2.JPEG"}
+
+
+@pytest.mark.parametrize("shape", ["folders", "tars"])
+def test_classes_that_are_numbers_are_numbered_as_numbers(tmp_path: Path, shape: str) -> None:
+    """As `shards.classes` and `evaluate` do it: as text, 10 would be class 1."""
+    from shards.classes.match import sorted_classes
+
+    names = [str(number) for number in (0, 1, 2, 10, 11, 100)]
+    for name in names:
+        if shape == "folders":
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "a.jpg").write_bytes(b"picture")
+        else:
+            make_tar(tmp_path / f"{name}.tar", [("a.jpg", b"picture")])
+    found = {record.class_name: record.class_index for record in records(imagenet_templates, tmp_path)}
+    assert found == {name: number for number, name in enumerate(names)}
+    assert tuple(names) == sorted_classes(names)

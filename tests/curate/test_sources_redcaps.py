@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curate.sources import _json, redcaps
+from curate.sources import redcaps
 from curate.sources.base import Input, Record
 from shards.core.errors import TornFileError, UsageError
+from shards.tables import json_records as _json
 
 ONE = {"image_id": "abc", "subreddit": "cats", "url": "http://h.example/1.jpg", "caption": "a cat", "raw_caption": "A Cat!", "author": "me"}
 

@@ -15,6 +15,7 @@ from native import records
 from curate.sources import shutterstock
 from curate.sources.base import Input
 from shards.core.errors import TornFileError, UsageError
+from shards.tables.values import worded
 
 URL = "https://image.shutterstock.com/image-vector/x-600w-1.jpg"
 # The fields of an image in Shutterstock's public API (openapi.json of shutterstock/public-api-sdk-generator).
@@ -181,7 +182,7 @@ def test_a_cut_export_gives_its_whole_rows(tmp_path: Path) -> None:
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(str.strip), min_size=1, max_size=6))
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1).filter(worded).filter(str.strip), min_size=1, max_size=6))
 def test_any_caption_comes_back(tmp_path: Path, captions: list[str]) -> None:
     rows = [{"url": URL, "id": str(i), "description": c} for i, c in enumerate(captions)]
     assert [r.captions[0] for r in records(shutterstock, as_csv(tmp_path, rows))] == [c.replace("\r\n", "\n") for c in captions]

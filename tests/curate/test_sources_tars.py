@@ -77,6 +77,7 @@ def test_a_torn_packed_tar_gives_its_whole_samples(tmp_path: Path, data: st.Data
     assert all(pointed(r) == jpeg(i) for i, r in enumerate(found))
 
 
+@pytest.mark.slow
 def test_memory_of_a_packed_tar_is_that_of_a_sample(tmp_path: Path) -> None:
     def peak(n: int) -> int:
         members = [(f"{i}.{ext}", bytes([i % 251]) * 20_000) for i in range(n) for ext in ("jpg", "txt")] + [(".hidden", b"x")]
@@ -164,13 +165,6 @@ def test_torn_inputs_on_request(tmp_path: Path, build: Callable[..., tuple[int, 
 
 def test_img2datasets_other_outputs_are_refused_with_the_source_that_reads_them(tmp_path: Path) -> None:
     options = img2dataset.Options()
-    files = tmp_path / "files"
-    (files / "00000").mkdir(parents=True)
-    (files / "00000/000000000.jpg").write_bytes(jpeg(0))
-    pq.write_table(pa.table({"key": ["000000000"], "status": ["success"]}), files / "00000.parquet")
-    with pytest.raises(UsageError, match="output_format=files") as refused:
-        img2dataset.inputs(str(files), options)
-    assert refused.value.advice == "--source folder"
     inside = tmp_path / "inside"
     inside.mkdir()
     pq.write_table(pa.table({"key": ["0"], "status": ["success"], "jpg": [jpeg(0)]}), inside / "00000.parquet")
@@ -212,3 +206,27 @@ def test_no_pickle_is_loaded(tmp_path: Path) -> None:
     ]
     (found,) = records(webdataset, make_tar(tmp_path / "a.tar", members))
     assert (found.captions, found.status, found.meta) == (("t",), "", "")
+
+
+NEGATIVE = [
+    (f"s{i}.{ext}", content) for i in range(3) for ext, content in (("jpg", jpeg(i)), ("negative.txt", b"ugly"), ("prompt.txt", b"a cat"))
+]
+
+
+def test_several_texts_of_which_none_is_the_caption_by_its_name_are_refused(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar", NEGATIVE)
+    with pytest.raises(UsageError, match=r"s0 has 2 texts, negative\.txt, prompt\.txt, and no KEY\.txt"):
+        webdataset.inputs(str(path), webdataset.Options())
+    packed = pack(make_tar(tmp_path / "b.tar", NEGATIVE), "gzip")
+    with pytest.raises(UsageError, match="has 2 texts"):
+        webdataset.inputs(str(packed), webdataset.Options())
+
+
+def test_a_plain_text_or_a_single_one_is_the_caption_and_a_late_ambiguity_is_a_row(tmp_path: Path) -> None:
+    plain = [
+        (f"{i}.{ext}", content) for i in range(25) for ext, content in (("jpg", jpeg(i)), ("negative.txt", b"ugly"), ("txt", b"a cat"))
+    ]
+    single = [("x.jpg", jpeg(1)), ("x.prompt.txt", b"a dog")]
+    found = records(webdataset, make_tar(tmp_path / "a.tar", [*plain, *single, *NEGATIVE[:3]]))
+    assert [r.captions for r in found] == [("a cat",)] * 25 + [("a dog",), ()]
+    assert (found[-1].status, found[-1].detail) == ("bad_record", "several texts, none of them KEY.txt: negative.txt, prompt.txt")

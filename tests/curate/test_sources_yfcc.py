@@ -170,7 +170,7 @@ def test_an_id_list_is_a_set(tmp_path: Path, there: set[int], wanted: list[int])
     assert [int(r.source_id) - 10**15 for r in records(yfcc, path, ids=str(ids))] == sorted(there & set(wanted))
 
 
-@pytest.mark.parametrize("content", ["id\n48431\n", "48431\tx\n", "a,b,c\n"])
+@pytest.mark.parametrize("content", ["name\nsomebody\n", "48431\tx\n", "a,b,c\n"])
 def test_another_file_is_no_id_list(tmp_path: Path, content: str) -> None:
     path = write(tmp_path, lines([ONE]))
     with pytest.raises(UsageError, match="is no photo id"):

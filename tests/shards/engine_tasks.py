@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from shards.core import fs
 from shards.core.errors import UsageError
 
 
@@ -82,7 +83,33 @@ def modules_after_a_list(name: str) -> tuple[bool, bool]:
     return found, "pandas" in sys.modules
 
 
+class Swallower:
+    """A destructor that takes its time: what is raised in it goes no further."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __del__(self) -> None:
+        Path(self.folder, str(os.getpid())).touch()
+        time.sleep(2)
+
+
+def sleep_in_a_destructor(folder: str) -> None:
+    """Sleep, at first in a destructor."""
+    swallower = Swallower(folder)
+    del swallower
+    time.sleep(600)
+
+
 def sleep(folder: str) -> None:
     """Say that the task runs, and sleep."""
     (Path(folder) / str(os.getpid())).touch()
     time.sleep(600)
+
+
+def write_slowly(folder: str) -> None:
+    """Say that the task runs while a file is being written, and sleep."""
+    with fs.atomic_write(f"{folder}/{os.getpid()}") as file:
+        file.write(b"half")
+        (Path(folder) / f"ready-{os.getpid()}").touch()
+        time.sleep(600)

@@ -4,42 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
+from clip_texts import TEXTS, theirs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards import clip_bpe
 from shards.clip_bpe import CONTEXT_LENGTH, ClipBpe, cut_row, fill_rows
 from shards.core.errors import RunError, UsageError
-
-WORDS = st.sampled_from(
-    [
-        "cat",
-        "Cat's",
-        "<start_of_text>",
-        "<END_OF_TEXT>",
-        "<ſtart_of_text>",
-        "&amp;amp;",
-        "schÃ¶n",
-        "I'LL",
-        "ſ's",
-        "IMG_1234",
-        "\x1f",
-        "x" * 41,
-    ]
-)
-TEXTS = st.text(max_size=30) | st.text("ab'sS1-&;<>é ſ\u00a0\n", max_size=30) | st.lists(WORDS, max_size=5).map(" ".join)
-
-
-@cache
-def theirs() -> Any:
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +23,7 @@ def bpe() -> ClipBpe:
 
 @given(TEXTS | st.text(st.characters(codec="utf-8"), max_size=30))
 @settings(deadline=None, max_examples=300)
+@pytest.mark.slow
 def test_ids_are_open_clips(text: str) -> None:
     assert clip_bpe.clip_bpe().encode(text) == theirs().encode(text)
 

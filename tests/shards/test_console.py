@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 import wcwidth
 from pseudo_terminal import in_terminal
 
@@ -111,3 +112,10 @@ def test_a_painted_cell_is_aligned_by_its_text():
     lines = console.table(("t", "n"), rows, 80).split("\n")
     assert lines[2:] == ["\x1b[38;5;32m猫␛\x1b[0m     1", "plain  22"]
     assert console.paint("", "1") == ""
+
+
+def test_progress_of_a_resumed_run_counts_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Once a resumed training ended with `1,984 / 1,984`, of 2,048 samples."""
+    with console.Progress("train", 2048, done=64) as progress:
+        progress.add(1984)
+    assert "train: 2,048 / 2,048 samples" in capsys.readouterr().err

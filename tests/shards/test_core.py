@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def full(config: Outer) -> None:
 
 
 def bug(config: Outer) -> None:
-    raise FileNotFoundError(errno.ENOENT, "No such file", config.path)
+    raise OSError(errno.EBADF, "Bad file descriptor", config.path)
 
 
 COMMANDS = {
@@ -116,7 +117,9 @@ def test_flags_are_the_configuration(capsys):
         (("show", "--help"), 0, ""),
         (("shwo",), 2, "did you mean 'show'?"),
         (("show",), 2, "PATH"),
-        (("show", "p", "--rats", "1"), 2, "--rats"),
+        (("show", "p", "--rats", "1"), 2, "did you mean '--rate'?"),
+        (("show", "p", "--rate", "1", "--rate", "2"), 0, "--rate is given twice: 2.0 counts, not 1.0"),
+        (("show", "p", "q"), 2, "unexpected argument 'q'"),
         (("show", "p", "--size", "most"), 2, "size: found 'most'"),
         (("show", "p", "--count", "x"), 2, "--count"),
         (("full", "disk/x"), 1, "No space left on device: disk/x"),
@@ -127,8 +130,13 @@ def test_exit_codes_and_what_is_said(capsys, arguments, code, said):
     assert said in capsys.readouterr().err
 
 
+def test_every_command_knows_its_version(capsys):
+    assert _main("--version") == 0
+    assert re.fullmatch(r"provender \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
 def test_a_bug_keeps_its_traceback():
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         _main("bug", "x")
 
 

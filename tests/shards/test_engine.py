@@ -141,9 +141,10 @@ def test_workers_start_with_what_was_prepared_and_without_pandas(tmp_path: Path)
     assert done.stdout == "[(True, False), (False, False)]\n", done.stderr
 
 
-def test_an_interrupt_leaves_no_worker_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["sleep", "sleep_in_a_destructor"])
+def test_an_interrupt_leaves_no_worker_behind(tmp_path: Path, task: str) -> None:
     """Ctrl-C goes to the whole group: workers leave it to the supervisor, who takes them with it and is quiet about it."""
-    body = f"try:\n    list(map_unordered(tasks.sleep, [{str(tmp_path)!r}] * 2, workers=2))\nexcept KeyboardInterrupt:\n    sys.exit(130)"
+    body = f"try:\n    list(map_unordered(tasks.{task}, [{str(tmp_path)!r}] * 2, workers=2))\nexcept KeyboardInterrupt:\n    sys.exit(130)"
     with subprocess.Popen(_script(tmp_path, body), stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         deadline = time.monotonic() + 60
         while len(pids := [int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()]) < 2 and time.monotonic() < deadline:

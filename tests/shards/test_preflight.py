@@ -129,7 +129,7 @@ def test_missing_empty_and_blank_captions_are_counted(tmp_path, indexed):
     assert found.lines() == [
         f"{count['absent']} samples without a caption, such as {first['absent'] // 16:05d}.tar: s{first['absent']:06d}",
         f"{count['empty']} samples with an empty .txt, such as {first['empty'] // 16:05d}.tar: s{first['empty']:06d}",
-        f"{count['blank']} of {found.captions_looked_at} captions looked at are blank,"
+        f"{count['blank']} of {found.captions_looked_at} captions looked at are blank, or only say nan, None or null,"
         f" such as {first['blank'] // 16:05d}.tar: s{first['blank']:06d}",
     ]
 
@@ -164,12 +164,12 @@ def test_captions_of_a_layer_count(tmp_path):
     manifest = foreign(tmp_path, lambda i: {"jpg": b"x"})
     captions = [None if i % 3 else f"caption {i}" for i in range(64)]
     _with_layer(tmp_path, captions, 4)
-    found = preflight(manifest, captions=True, layer="recap")
+    found = preflight(manifest, captions=True, layers=["recap"])
     assert (found.without_caption, found.captions_looked_at) == (captions.count(None), 64 - captions.count(None))
     with pytest.raises(UsageError, match="no sample has a caption"):
         preflight(manifest, captions=True)
     with pytest.raises(UsageError, match="no captions in a layer 'recup'"):
-        preflight(manifest, captions=True, layer="recup")
+        preflight(manifest, captions=True, layers=["recap", "recup"])
 
 
 def test_members_apart_in_a_set_indexed_by_others_are_refused(tmp_path):

@@ -50,7 +50,7 @@ def test_a_tombstone_is_honoured_at_once_by_all_that_read(make_shards, tmp_path,
     assert cli.main(["remove", folder, "--uids", str(tmp_path / "uids.txt")]) == 0
     said = capsys.readouterr()
     assert "3 samples taken down" in said.out
-    assert "1 of the 4 uids are in no shard" in said.err
+    assert "1 of the 4 samples named is in no shard" in said.err
     manifest = read_manifest(folder)
     assert _keys(folder) == [k for k in keys if k not in gone] == list(uids_of(manifest))
     assert _keys(sub) == [k for k in keys[2:14] if k not in gone]

@@ -111,7 +111,7 @@ def test_members_that_vary_and_names_with_spaces_are_told(tmp_path, capsys):
     assert (manifest.samples, manifest.members) == (3, ("jpg",))
     assert "members differ" in said
     assert "b.tar: member names hold spaces" in said
-    assert "1 tars left out: no sample in them, such as c.tar" in said
+    assert "1 tar left out: no sample in it, such as c.tar" in said
     assert [s.members["jpg"] for s in read_samples(manifest)] == [b"x", b"z", b"xx"]
 
 
@@ -253,7 +253,7 @@ def test_inspect_limits_say_what_was_counted_and_foreign_sets_show_their_text(ma
     index(str(tmp_path / "f"), engine="inline")
     assert cli.main(["inspect", str(tmp_path / "f"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["examples"] == [{"key": "1", "caption": "a c\ufffdt"}, {"key": "2", "caption": ""}]
+    assert facts["examples"] == [{"key": "1", "caption": "a c\u00e4t"}, {"key": "2", "caption": ""}]
     assert facts["distributions"] == facts["caption_words"] == {}
 
 

@@ -16,7 +16,7 @@ import pytest
 from pictures import ADOBE_RGB, DISPLAY_P3, SRGB, as_srgb, encoded, exif, photo, png_chunk, profile
 from PIL import Image, ImageCms
 
-from shards.proof import MAX_PIXELS
+from shards.decoding import MAX_PIXELS
 from shards.upright import UndecodableError, is_srgb, open_image, orientation, upright_rgb, upright_size
 
 # What each orientation means, as operations on rows and columns (EXIF 2.32, tag 274).
@@ -222,7 +222,12 @@ print(*size, read - before, peak() - before)
 """
 
 
-@pytest.mark.parametrize(("kind", "options"), [("PNG", {"compress_level": 1}), ("WEBP", {"method": 0, "quality": 1})])
+QUICK: dict[str, dict[str, Any]] = {
+    "PNG": {"compress_level": 1}, "WEBP": {"method": 0, "quality": 1}, "TIFF": {"compression": "tiff_lzw"}, "AVIF": {"speed": 10, "quality": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "options"), QUICK.items())
 def test_a_size_is_read_without_decoding(tmp_path: Any, kind: str, options: dict[str, Any]) -> None:
     for name, side in (("small", 10), ("large", 5000)):
         (tmp_path / name).write_bytes(encoded(Image.new("RGB", (side, side + 1), "red"), kind, **options))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from curate.report.subject import Subject
 
 LEAST = (1, 10, 100)  # a class is covered where at least so many captions mention it
+LABEL = 22  # letters of a line of a label
 ENDS = 10  # the classes named at the head and at the tail
 Found = dict[str, dict[str, tuple[int, int]]]  # source → class → mentions, captions
 
@@ -43,16 +44,16 @@ def collect(subject: Subject) -> dict[str, Any]:
 def _found(subject: Subject, name: str) -> Found:
     sums = "sum(count)::BIGINT, sum(captions)::BIGINT"
     query = f"SELECT source, text, {sums} FROM others WHERE kind = 'concept' AND starts_with(text, $prefix) GROUP BY source, text"
-    found: Found = {}
+    by_class: Found = {}
     prefix = f"{name}\t"
     for source, text, count, captions in subject.con.execute(query, {"prefix": prefix}).fetchall():
-        found.setdefault(source, {})[text.removeprefix(prefix)] = (count, captions)
-    return found
+        by_class.setdefault(source, {})[text.removeprefix(prefix)] = (count, captions)
+    return by_class
 
 
-def _of_set(concepts: ConceptList, found: Found, captions: dict[str, int], equal: int) -> dict[str, Any]:
+def _of_set(concepts: ConceptList, by_class: Found, captions: dict[str, int], equal: int) -> dict[str, Any]:
     names = [names[0] for names in concepts.classes]
-    of_class = {source: {name: found.get(source, {}).get(name, (0, 0)) for name in names} for source in captions}
+    of_class = {source: {name: by_class.get(source, {}).get(name, (0, 0)) for name in names} for source in captions}
     never = [name for name in names if not any(of_class[source][name][1] for source in captions)]
     return {
         "name": concepts.name,
@@ -118,17 +119,27 @@ def figures(values: dict[str, Any], colours: dict[str, str]) -> dict[str, str]:
     if not values:
         return {}
     drawn = {"concepts-coverage": _coverage(values, colours)}
-    for place, one in enumerate(values["sets"]):
+    for place, concept_set in enumerate(values["sets"]):
         series: dict[str, tuple[Sequence[float], Sequence[float]]] = {
             row["source"]: (range(1, len(row["ranked"]) + 1), [1000 * n / row["captions"] for n in row["ranked"]])
-            for row in one["sources"]
-            if row["ranked"]
+            for row in concept_set["sources"]
+            if len(row["ranked"]) > 1  # of one class there is no head and no tail
         }
         if series:
-            key, x = f"concepts-{place}", f"class by rank, of {one['classes']:,}"
-            title = f"{one['name']}: from head to tail"
+            key, x = f"concepts-{place}", f"class by rank, of {concept_set['classes']:,}"
+            title = f"{concept_set['name']}: from head to tail"
             drawn[key] = plots.lines(key, title, series, colours, x=x, y="captions that mention it, per 1,000", log_y=True)
     return drawn
+
+
+def room(labels: Sequence[str]) -> float:
+    """Return the inches that labels of the y axis need, by the letters of DejaVu Sans, which are wide, at 9 points.
+
+    A small letter has 0.6 em in the mean, a capital 0.75, M and W 1; the longest label of our lists needs 1.9 inches.
+    """
+    lines = [line for label in labels for line in label.split("\n")]
+    widest = max(sum(1.0 if c in "MW" else 0.75 if c.isupper() else 0.6 for c in line) for line in lines)
+    return 0.3 + 9 / 72 * widest
 
 
 def _coverage(values: dict[str, Any], colours: dict[str, str]) -> str:
@@ -136,13 +147,15 @@ def _coverage(values: dict[str, Any], colours: dict[str, str]) -> str:
     sets = values["sets"]
     sources = [(nr, source) for nr, (source, captions) in enumerate(values["captions"].items()) if captions]
     title = f"Classes expected in {values['equal']:,} captions"
-    with plots.chart("concepts-coverage", title, "share of the set's classes", "", height=0.9 + 0.35 * len(sets), left=1.3) as drawn:
+    labels = [textwrap.fill(f"{concept_set['name']} ({concept_set['classes']:,})".replace("_", " "), LABEL) for concept_set in sets]
+    height = 0.9 + 0.35 * len(sets)
+    with plots.chart("concepts-coverage", title, "share of the set's classes", "", height=height, left=room(labels)) as drawn:
         for place, (nr, source) in enumerate(sources):
             # Sources lie a little above one another, so that equal shares stay apart.
             offset = 0.6 * ((place + 0.5) / len(sources) - 0.5)
-            shares = [one["sources"][nr]["equal_share"] for one in sets]
+            shares = [concept_set["sources"][nr]["equal_share"] for concept_set in sets]
             drawn.axes.plot(shares, [row + offset for row in range(len(sets))], "o", markersize=5, color=colours[source])
-        drawn.axes.set_yticks(range(len(sets)), [textwrap.fill(f"{one['name']} ({one['classes']:,})", 22) for one in sets])
+        drawn.axes.set_yticks(range(len(sets)), labels)
         drawn.axes.set_ylim(len(sets) - 0.5, -0.5)
         drawn.axes.set_xlim(-0.02, 1.02)
         drawn.axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])

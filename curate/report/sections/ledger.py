@@ -14,6 +14,7 @@ from shards.core import registry
 from shards.core.errors import RunError
 from shards.manifest import Manifest
 from shards.schema import DECISIONS, REASONS, RELATIVE_REASONS
+from shards.shared import duplicates_between
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from curate.report.subject import Subject
 
 WORDS = 20  # profane words listed by name
-_SHOWN = ("source", "uid", "caption", "caption_raw", "detail", "picture")
+_SHOWN = ("source", "uid", "caption", "caption_raw", "detail", "picture", "twin")
 
 
 def collect(subject: Subject) -> dict[str, Any]:
@@ -30,8 +31,12 @@ def collect(subject: Subject) -> dict[str, Any]:
     Raises:
         RunError: the counts disagree with the manifest, or do not add up.
     """
+    from curate.report.subject import path_labels
+
     pairs = zip(subject.manifests, subject.labels, strict=True)
-    sets = [_of_build(i, manifest, labels) for i, (manifest, labels) in enumerate(pairs) if has_ledger(manifest)]
+    alone = len(subject.manifests) == 1  # the report of one build must not depend on where it lies
+    names = [""] if alone else path_labels([manifest.folder for manifest in subject.manifests])
+    sets = [_of_build(i, manifest, labels) | {"name": names[i]} for i, (manifest, labels) in enumerate(pairs) if has_ledger(manifest)]
     return {"sets": sets} if sets else {}
 
 
@@ -47,45 +52,56 @@ def example_id(at: int, nr: int) -> str:
 
 def _of_build(at: int, manifest: Manifest, labels: dict[str, str]) -> dict[str, Any]:
     recipe = read_recipe(manifest.folder)
-    shown = _shown(at, manifest, labels)
+    examples = _shown(at, manifest, labels)
     with open_ledger(manifest) as con:
         sources = _sources(con, manifest, [f["name"] for f in recipe.get("filters", [])])
-        found = {
-            "duplicates": _duplicates(con, shown),
-            "placeholders": _placeholders(con, manifest, shown, labels),
+        entry = {
+            "duplicates": _duplicates(con, examples),
+            "placeholders": _placeholders(con, manifest, examples, labels),
             "profanity": _profanity(con, manifest, labels),
         }
     for source in sources:
         name, source["name"] = source["name"], labels.get(source["name"], source["name"])
         for drop in source["dropped"]:
-            drop["examples"] = shown["dropped", name, drop["reason"]]
-    pairs = [rows for key, rows in shown.items() if key[0] == "test" and len(rows) == 2]
+            drop["examples"] = examples["dropped", name, drop["reason"]]
+    pairs = [rows for key, rows in examples.items() if key[0] == "test" and len(rows) == 2]
     excluded = manifest.notes.get("excluded")
     return {
         "set": at + 1,
         "sources": sources,
         "total": _total(sources),
-        **found,
+        "reasons": _reasons(sources),
+        **entry,
         "excluded": excluded and {**excluded, "pairs": pairs},
         "overlap": manifest.notes.get("overlap"),
-        "examples": bool(shown),
+        "between": duplicates_between(manifest),
+        "examples": bool(examples),
     }
 
 
 def _shown(at: int, manifest: Manifest, labels: dict[str, str]) -> defaultdict[tuple[Any, ...], list[dict[str, Any]]]:
     """Return the rows of the build's examples by what they show: ("dropped", source, reason), ("group", survivor), ("test", pair)."""
-    shown: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    examples: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     leaders: dict[int, str] = {}
+    dropped: dict[tuple[str, str, int], dict[str, Any]] = {}
+    twins: dict[tuple[str, str, int], dict[str, Any]] = {}
     for nr, row in enumerate(read_examples(manifest.folder)):
-        values = {**row, "picture": example_id(at, nr), "source": labels.get(row["source"], row["source"])}
+        values = {**row, "picture": example_id(at, nr), "source": labels.get(row["source"], row["source"]), "twin": None}
         entry = {key: values[key] for key in _SHOWN}
         if row["kind"] == "dropped":
-            shown["dropped", row["source"], row["reason"]].append(entry)
+            examples["dropped", row["source"], row["reason"]].append(entry)
         elif row["kind"] == "group":
-            shown["group", leaders.setdefault(row["group"], row["uid"])].append(entry)
+            examples["group", leaders.setdefault(row["group"], row["uid"])].append(entry)
         elif row["kind"] == "test":
-            shown["test", row["group"]].append(entry)
-    return shown
+            examples["test", row["group"]].append(entry)
+        elif row["kind"] == "twin":
+            twins[row["source"], row["reason"], row["position"]] = {key: entry[key] for key in ("uid", "caption_raw", "picture")}
+        if row["kind"] == "dropped":
+            dropped[row["source"], row["reason"], row["position"]] = entry
+    for place, twin in twins.items():
+        if place in dropped:
+            dropped[place]["twin"] = twin
+    return examples
 
 
 def _sources(con: duckdb.DuckDBPyConnection, manifest: Manifest, filters: list[str]) -> list[dict[str, Any]]:
@@ -115,17 +131,17 @@ def _entry(name: str, counts: dict[tuple[str, str], int], filters: list[str]) ->
     return entry
 
 
-def _check(entry: dict[str, Any], said: dict[str, Any]) -> None:
+def _check(entry: dict[str, Any], of_manifest: dict[str, Any]) -> None:
     """Check that a source's counts add up and are the manifest's."""
-    found = {"inputs": entry["inputs"], **{d: entry[d]["count"] for d in DECISIONS[:3]}}
+    of_ledger = {"inputs": entry["inputs"], **{d: entry[d]["count"] for d in DECISIONS[:3]}}
     dropped = {d["reason"]: d["count"] for d in entry["dropped"]}
-    if found["inputs"] != sum(found[d] for d in DECISIONS[:3]) + sum(dropped.values()):
+    if of_ledger["inputs"] != sum(of_ledger[d] for d in DECISIONS[:3]) + sum(dropped.values()):
         raise RunError(f"source {entry['name']}: the ledger has decisions beyond {', '.join(DECISIONS)}", advice="shards verify")
-    expected = {k: said.get(k, 0) for k in found}
-    expected_dropped = {k: v for k, v in said.get("dropped", {}).items() if v}
-    if found != expected or dropped != expected_dropped:
+    expected = {k: of_manifest.get(k, 0) for k in of_ledger}
+    expected_dropped = {k: v for k, v in of_manifest.get("dropped", {}).items() if v}
+    if of_ledger != expected or dropped != expected_dropped:
         raise RunError(
-            f"source {entry['name']}: the ledger counts {found}, dropped {dropped}",
+            f"source {entry['name']}: the ledger counts {of_ledger}, dropped {dropped}",
             f"{expected}, dropped {expected_dropped}, as the manifest says",
             "shards verify",
         )
@@ -159,22 +175,32 @@ def _total(sources: list[dict[str, Any]]) -> dict[str, Any]:
     return {**total, "dropped": {"count": n, "share": share(n, inputs)}}
 
 
-def _duplicates(con: duckdb.DuckDBPyConnection, shown: dict[tuple[Any, ...], list[dict[str, Any]]]) -> dict[str, Any]:
+def _reasons(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return how many samples each reason dropped, in all and from each source, in the order of the sources; most first."""
+    counts = [{drop["reason"]: drop["count"] for drop in source["dropped"]} for source in sources]
+    names = dict.fromkeys(name for of_source in counts for name in of_source)
+    rows = [{"reason": name, "count": sum(of_source.get(name, 0) for of_source in counts)} for name in names]
+    for row in rows:
+        row["sources"] = [of_source.get(row["reason"], 0) for of_source in counts]
+    return sorted(rows, key=lambda row: -row["count"])
+
+
+def _duplicates(con: duckdb.DuckDBPyConnection, examples: dict[tuple[Any, ...], list[dict[str, Any]]]) -> dict[str, Any]:
     groups = f"(SELECT duplicate_of AS survivor, count(*) + 1 AS size FROM ledger WHERE {DUPLICATE} GROUP BY survivor)"
     rows = con.execute(f"SELECT survivor, size FROM {groups} ORDER BY size DESC, survivor LIMIT {GROUPS}").fetchall()
     n, copies = con.execute(f"SELECT count(*), coalesce(sum(size - 1), 0)::BIGINT FROM {groups}").fetchall()[0]
-    largest = [{"survivor": survivor, "size": size, "examples": shown["group", survivor]} for survivor, size in rows]
+    largest = [{"survivor": survivor, "size": size, "examples": examples["group", survivor]} for survivor, size in rows]
     return {"groups": n, "copies": copies, "largest": largest}
 
 
 def _placeholders(
-    con: duckdb.DuckDBPyConnection, manifest: Manifest, shown: dict[tuple[Any, ...], list[dict[str, Any]]], labels: dict[str, str]
+    con: duckdb.DuckDBPyConnection, manifest: Manifest, examples: dict[tuple[Any, ...], list[dict[str, Any]]], labels: dict[str, str]
 ) -> dict[str, Any]:
     """Return how many samples showed a placeholder, the pictures that the manifest names, and examples of each source."""
     rows = con.execute("SELECT source, count(*) FROM ledger WHERE reason = 'placeholder' GROUP BY ALL ORDER BY 1").fetchall()
     return {
         "samples": sum(n for _, n in rows),
-        "sources": [{"source": labels.get(s, s), "count": n, "examples": shown["dropped", s, "placeholder"]} for s, n in rows],
+        "sources": [{"source": labels.get(s, s), "count": n, "examples": examples["dropped", s, "placeholder"]} for s, n in rows],
         "pictures": [{**p, "source": labels.get(p["source"], p["source"])} for p in manifest.notes.get("placeholders", [])],
     }
 

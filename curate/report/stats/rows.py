@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from shards.decoding import UndecodableError
 from shards.reader import Shard
 from shards.sample import IMAGE_EXTENSIONS
+from shards.tables.values import caption_in
 from shards.tar import Member
+from shards.upright import open_image
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,9 +40,9 @@ def rows_of(shard: Shard, columns: Sequence[str], positions: Sequence[int] | Non
     names = shard.manifest.sources
     source = next(iter(names)) if len(names) == 1 else ""
     kinds = {"width": pa.int32(), "height": pa.int32(), "bytes": pa.int64()}
-    found = [_row(shard, i, columns) | {"source": source} for i in (range(len(shard)) if positions is None else positions)]
+    values = [_row(shard, i, columns) | {"source": source} for i in (range(len(shard)) if positions is None else positions)]
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns if name != "information"])
-    return pa.Table.from_pylist(found, schema=schema)
+    return pa.Table.from_pylist(values, schema=schema)
 
 
 def _row(shard: Shard, i: int, columns: Sequence[str]) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def caption_of(shard: Shard, i: int) -> str | None:
     """Return a sample's text, else the caption that its .json names."""
     members = {member.ext: member for member in shard.groups[i]}
     if text := members.get("txt"):
-        return shard.read_range(text.offset, text.size).decode("utf-8", "replace").strip()
+        return caption_in(shard.read_range(text.offset, text.size)).strip()
     if (about := members.get("json")) is None:
         return None
     try:
@@ -76,20 +77,15 @@ def caption_of(shard: Shard, i: int) -> str | None:
 
 def _head(shard: Shard, image: Member) -> dict[str, Any]:
     for size in dict.fromkeys((min(_HEAD, image.size), image.size)):
-        if found := _opened(shard.read_range(image.offset, size)):
-            return found
+        if opened := _opened(shard.read_range(image.offset, size)):
+            return opened
     return {"original_format": UNREADABLE}
 
 
 def _opened(content: bytes) -> dict[str, Any]:
     """Return width, height and format of an image; nothing where Pillow does not know it."""
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # no pixel is decoded
     try:
-        with warnings.catch_warnings():  # Pillow's, of odd metadata
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content))
-    except Exception:  # noqa: BLE001  readers of headers raise anything on hostile bytes
+        image = open_image(content, most=0)  # no pixel is decoded
+    except UndecodableError:
         return {}
     return {"width": image.width, "height": image.height, "original_format": image.format or ""}

@@ -13,6 +13,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -29,9 +31,14 @@ from shards.core.errors import ProvenderError, RunError
 _PROCESSES = multiprocessing.get_context("forkserver")
 _HELLO = "started"
 _NO_MEMORY = errno.ENOMEM  # exit code of a worker that ran out of memory
+_OVERRAN = "ran out of time"
+_GRACE = 2.0  # seconds that workers have to leave by themselves, so that no half-written file stays behind
+_SWALLOWED = 0.01  # seconds until a worker whose destructor swallowed the request to leave is asked again
 # What the fork server starts with. A safe path: a `numpy.py` in the working directory is no module of ours. One thread
 # for linear algebra: workers are as many as cores, and a process with one thread forks cleanly.
 _SERVER = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1"}
+# And the tracker of semaphores: it cleans up after workers that had to leave, which is no news to anybody.
+_TRACKER = {"PYTHONWARNINGS": "ignore:resource_tracker"}
 
 
 def prepare(modules: Sequence[str]) -> None:
@@ -44,30 +51,78 @@ def prepare(modules: Sequence[str]) -> None:
 @contextlib.contextmanager
 def _server_terms() -> Iterator[None]:
     """A fork server started in this block has its environment, and neither it nor its workers ever see Ctrl-C."""
-    resource_tracker.ensure_running()  # it would unblock the signal
-    own = {name: os.environ[name] for name in _SERVER if name in os.environ}
+    with _environment(_TRACKER):
+        resource_tracker.ensure_running()  # it would unblock the signal
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(_SERVER | own)
     try:
-        yield
+        with _environment(_SERVER):
+            yield
     finally:
-        for name in _SERVER.keys() - own.keys():
-            del os.environ[name]
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Processes started in this block have these variables, but for those that are set already."""
+    new = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            del os.environ[name]
+
+
+class _Leave(BaseException):
+    """The supervisor wants this worker to leave its task."""
+
+
+def _leave(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows takes half-written files away
+    raise _Leave
+
+
+def _leave_again(ignored: sys.UnraisableHookArgs) -> None:
+    """Ask once more where a destructor or a weak reference's callback has swallowed the request to leave."""
+    if ignored.exc_type is not _Leave:
+        sys.__unraisablehook__(ignored)
+        return
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Timer(_SWALLOWED, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+
 def _serve(connection: Connection, fn: Callable[[Any], Any]) -> None:
-    """Answer specs with results until the supervisor hangs up; runs in the worker."""
+    """Answer specs with results until the supervisor hangs up, or asks to leave; runs in the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
-    lean.spare_pandas()
-    with contextlib.suppress(EOFError, ConnectionError):  # the supervisor has hung up: nobody waits for an answer
-        connection.send(_HELLO)
-        while True:
-            answer = _answer(fn, connection.recv())
-            try:
-                connection.send(answer)
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                connection.send((False, RunError(f"a task's result cannot be sent: {error}", "a small picklable value")))
+    try:
+        sys.unraisablehook = _leave_again
+        signal.signal(signal.SIGTERM, _leave)  # until here a signal ends the worker without a word
+        threading.Thread(target=_follow, daemon=True).start()
+        lean.spare_pandas()
+        with contextlib.suppress(EOFError, ConnectionError):  # the supervisor has hung up: nobody waits for an answer
+            connection.send(_HELLO)
+            while True:
+                answer = _answer(fn, connection.recv())
+                try:
+                    connection.send(answer)
+                except (pickle.PicklingError, TypeError, AttributeError) as error:
+                    connection.send((False, RunError(f"a task's result cannot be sent: {error}", "a small picklable value")))
+    except _Leave:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)  # threads of the task's are not waited for
+
+
+def _follow() -> None:
+    """Leave when the supervisor has gone, however it went, so that a resumed run meets no orphan.
+
+    The supervisor is not the parent in the system's sense: workers are forked off a server.
+    """
+    supervisor = multiprocessing.parent_process()
+    assert supervisor is not None
+    supervisor.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE)
+    os._exit(1)
 
 
 def _answer(fn: Callable[[Any], Any], spec: Any) -> tuple[bool, Any]:
@@ -92,10 +147,18 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
+@dataclass
+class _Task:
+    """A spec, and whether a worker has died of it before."""
+
+    spec: Any
+    is_second_try: bool = False
+
+
 @dataclass(eq=False)
 class _Worker:
     fn: Callable[[Any], Any]
-    spec: Any = None
+    task: _Task = field(default_factory=lambda: _Task(None))
     busy: bool = False
     started: bool = False
     deadline: float | None = None
@@ -109,22 +172,15 @@ class _Worker:
             self.process.start()
         theirs.close()
 
-    def give(self, spec: Any, timeout: float | None) -> None:
-        self.spec, self.busy = spec, True
+    def give(self, task: _Task, timeout: float | None) -> None:
+        self.task, self.busy = task, True
         self.deadline = None if timeout is None else time.monotonic() + timeout
         # A worker that died while idle shows itself on the next receive.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send(spec)
+            self.connection.send(task.spec)
 
     def late(self) -> bool:
         return self.busy and self.deadline is not None and time.monotonic() > self.deadline
-
-    def stop(self) -> None:
-        self.connection.close()
-        self.process.join(timeout=0 if self.busy else 2)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
 
     def why_dead(self) -> str:
         self.process.join(timeout=5)
@@ -143,19 +199,18 @@ def run(
     timeout: float | None,
 ) -> Iterator[Done[Any, Any] | Lost[Any]]:
     """Run tasks in local processes; see `shards.core.engine.map_unordered`."""
-    source, again = iter(specs), deque[Any]()
+    tasks, again = map(_Task, specs), deque[_Task]()
     crew: list[_Worker] = []
-    nothing = object()
 
-    def following() -> Any:
-        return again.popleft() if again else next(source, nothing)
+    def following() -> _Task | None:
+        return again.popleft() if again else next(tasks, None)
 
     try:
         for _ in range(max(1, workers)):
-            if (spec := following()) is nothing:
+            if (task := following()) is None:
                 break
             crew.append(_Worker(fn))
-            crew[-1].give(spec, timeout)
+            crew[-1].give(task, timeout)
         while any(w.busy for w in crew):
             for worker in _ready(crew):
                 outcome = _receive(worker)
@@ -164,20 +219,45 @@ def run(
                 if isinstance(outcome, Done):
                     yield outcome
                 else:
-                    worker.stop()
+                    _dismiss([worker])
                     crew[crew.index(worker)] = _Worker(fn)
-                    parts = split(worker.spec) if split else []
-                    if len(parts) > 1:
-                        again.extend(parts)
+                    if further := _tries(worker.task, outcome.reason, split):
+                        again.extend(further)
                     else:
                         yield outcome
                 for idle in [w for w in crew if not w.busy]:
-                    if (spec := following()) is nothing:
+                    if (task := following()) is None:
                         break
-                    idle.give(spec, timeout)
+                    idle.give(task, timeout)
     finally:
-        for worker in crew:
-            worker.stop()
+        _dismiss(crew)
+
+
+def _tries(task: _Task, reason: str, split: Callable[[Any], list[Any]] | None) -> list[_Task]:
+    """Return what is tried again after a worker died: the parts of its task, or the task once more where it has no parts.
+
+    The kernel and people kill workers for what others did, so one death proves nothing; what took too long is not waited
+    for twice.
+    """
+    parts = split(task.spec) if split else []
+    if len(parts) > 1:
+        return [_Task(part) for part in parts]
+    overran = reason == _OVERRAN or reason.endswith(signal.SIGALRM.name)
+    return [] if task.is_second_try or overran else [_Task(task.spec, is_second_try=True)]
+
+
+def _dismiss(crew: list[_Worker]) -> None:
+    """End workers: all at once those that wait for a task or leave theirs when asked to, then those that do not."""
+    for worker in crew:
+        worker.connection.close()
+        if worker.busy:
+            worker.process.terminate()
+    deadline = time.monotonic() + _GRACE
+    for worker in crew:
+        worker.process.join(timeout=max(0.0, deadline - time.monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
 
 
 def _ready(crew: list[_Worker]) -> list[_Worker]:
@@ -197,7 +277,7 @@ def _receive(worker: _Worker) -> Done[Any, Any] | Lost[Any] | None:
     """
     if worker.late() and not worker.connection.poll():
         worker.process.kill()
-        return Lost(worker.spec, "ran out of time")
+        return Lost(worker.task.spec, _OVERRAN)
     try:
         answer = worker.connection.recv()
     except (EOFError, ConnectionResetError):
@@ -205,7 +285,7 @@ def _receive(worker: _Worker) -> Done[Any, Any] | Lost[Any] | None:
         if not worker.started:
             advice = "in a script of your own, start work under `if __name__ == '__main__':`"
             raise RunError(f"a worker process cannot start ({why})", advice=advice) from None
-        return Lost(worker.spec, why)
+        return Lost(worker.task.spec, why)
     if answer == _HELLO:
         worker.started = True
         return None
@@ -213,7 +293,7 @@ def _receive(worker: _Worker) -> Done[Any, Any] | Lost[Any] | None:
     fine, value = answer
     if not fine:
         raise value
-    return Done(worker.spec, value)
+    return Done(worker.task.spec, value)
 
 
 def default_workers() -> int:
@@ -221,3 +301,11 @@ def default_workers() -> int:
     if (count := len(os.sched_getaffinity(0))) < 1:
         raise RunError("this process may not run on any core")
     return count
+
+
+def threads_of(workers: int = 0) -> int:
+    """Return how many threads one process starts where `workers` are wanted (0: one per core): at most one per core.
+
+    Processes may be more than cores; threads that compute gain nothing by it, and thousands of them cannot even be ended.
+    """
+    return min(workers or default_workers(), default_workers())

@@ -1,6 +1,7 @@
 """Read the records of a large JSON file one by one: a list, an object that holds the list under a key, or JSON Lines.
 
-A line of JSON Lines that is no JSON is a `Bad` record; in the other layouts nothing can be read behind the first fault.
+Several such documents one after the other are read all. A line of JSON Lines that is no JSON is a `Bad` record; in the other
+layouts nothing can be read behind the first fault. An integer too long for Python (4,300 digits) stays text.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from curate.sources._text import first_lines, lines, opened
 from shards.core.errors import TornFileError, UsageError
+from shards.tables.notes import note
+from shards.tables.text import encoding_of, first_lines, head_of, lines, opened
 
 CHUNK = 1 << 20
 MAX_RECORD = 16 << 20
@@ -31,13 +33,47 @@ def _no_constant(_: str) -> None:
     """NaN and infinities are no JSON: they are read as null."""
 
 
+def _any_integer(digits: str) -> int | str:
+    """Return an integer, or its digits where Python refuses so many."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+# The second decoder is slower, and is used only where the first one met an integer that Python refuses.
+_QUICK = json.JSONDecoder(parse_constant=_no_constant)
+_PATIENT = json.JSONDecoder(parse_constant=_no_constant, parse_int=_any_integer)
+
+
+def parse(text: str) -> Any:
+    """Return what a JSON text says; NaN is null, an integer too long for Python is text.
+
+    Raises:
+        ValueError, RecursionError: it is no JSON, or nested too deeply.
+    """
+    value, end = _raw(text, len(text) - len(text.lstrip(_SPACE)))
+    if text[end:].strip(_SPACE):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return value
+
+
+def _raw(text: str, at: int) -> tuple[Any, int]:
+    try:
+        return _QUICK.raw_decode(text, at)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return _PATIENT.raw_decode(text, at)
+
+
 class _Text:
     """A JSON file as a window of text that moves forward."""
 
-    def __init__(self, file: IO[bytes], path: str) -> None:
+    def __init__(self, file: IO[bytes], path: str, encoding: str, mark: int) -> None:
         self.path, self._file = path, file
-        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
-        self._decoder = json.JSONDecoder(parse_constant=_no_constant)
+        file.read(mark)
+        self._text = codecs.getincrementaldecoder(encoding)("western" if encoding == "utf-8" else "replace")
         self._window, self._at, self._ended = "", 0, False
 
     def peek(self) -> str:
@@ -67,7 +103,7 @@ class _Text:
         self.peek()
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._window, self._at)
+                value, end = _raw(self._window, self._at)
             except (json.JSONDecodeError, RecursionError) as error:
                 if len(self._window) - self._at > MAX_RECORD:
                     raise UsageError(f"{self.path}: one value takes more than {MAX_RECORD >> 20} MiB", "records of a sane size") from error
@@ -88,7 +124,7 @@ class _Text:
             return False
         raw = self._file.read(CHUNK)
         self._ended = not raw
-        self._window = self._window[self._at :] + self._utf8.decode(raw, final=self._ended)
+        self._window = self._window[self._at :] + self._text.decode(raw, final=self._ended)
         self._at = 0
         return True
 
@@ -103,16 +139,21 @@ def records(path: str, key: str) -> Iterator[Any]:
     if is_lines(path, key):
         yield from _lines(path)
         return
+    encoding, mark = encoding_of(head_of(path))
     with opened(path) as file:
-        text = _Text(file, path)
-        if text.skip("["):
-            yield from _items(text)
-        elif text.skip("{"):
-            yield from _under(text, key)
-        elif not text.peek():
+        text = _Text(file, path, encoding, mark)
+        if not text.peek():
             raise text.torn("the file is empty")
-        else:
+        if text.peek() not in "[{":
             raise UsageError(f"{path}: no JSON list or object", _allowed(key))
+        while text.peek():
+            if text.skip("["):
+                yield from _items(text)
+            elif text.skip("{"):
+                yield from _under(text, key)
+            else:
+                raise text.torn(f"found {text.peek()!r} behind the end of the document")
+            text.skip(",")
 
 
 def _allowed(key: str) -> str:
@@ -121,12 +162,12 @@ def _allowed(key: str) -> str:
 
 def is_lines(path: str, key: str) -> bool:
     """Return whether a file is JSON Lines: an object per line, none of which is the document that holds `key`."""
-    head = [line for line in first_lines(path, 3) if line.strip()]
+    head = [line for line in first_lines(path, 20) if line.strip() and not line.startswith("#")]
     named = ".jsonl" in path.lower() or ".ndjson" in path.lower()
     if not head or not head[0].lstrip().startswith("{") or not (named or (len(head) > 1 and head[1].lstrip().startswith("{"))):
         return False
     try:
-        first = json.loads(head[0])
+        first = parse(head[0])
     except (ValueError, RecursionError):
         return named or head[0].rstrip().endswith("}")
     return not isinstance(first.get(key), list)
@@ -136,8 +177,11 @@ def _lines(path: str) -> Iterator[Any]:
     for number, (line, ended) in enumerate(lines(path), 1):
         if not line.strip():
             continue
+        if line.startswith("#"):
+            note("comment [line|lines] passed over", line)
+            continue
         try:
-            yield json.loads(line, parse_constant=_no_constant)
+            yield parse(line)
         except (ValueError, RecursionError) as error:
             if not ended:
                 raise TornFileError(f"{path}: line {number} is cut off", "a whole JSON object per line") from error
