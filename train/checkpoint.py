@@ -8,6 +8,7 @@ so that they load with `weights_only=True`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import IO, Any
 
 from shards.core import fs
@@ -27,7 +28,8 @@ def save(folder: str, state: dict[str, Any], keep: int = 0, name: str = NAME) ->
     """Write a checkpoint over the last one, atomically, and return its path.
 
     Args:
-        keep: how many numbered checkpoints (`checkpoint-STEP.pt`) to leave beside it, this one included.
+        keep: how many numbered checkpoints (`checkpoint-STEP.pt`) to leave beside the last: the newest of them has the same
+            step as the last, so that `keep` − 1 are older.
 
     Raises:
         RunError: the disk is full or fails; the checkpoint of before is whole.
@@ -107,11 +109,26 @@ def read(path: str) -> dict[str, Any]:
     except (RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as error:
         advice = "an earlier checkpoint (--keep N)"
         raise TornFileError(f"{path}: not a whole checkpoint", "a file that was written to its end", advice) from error
+    return checked(path, state)
+
+
+def checked(path: str, state: Any) -> dict[str, Any]:
+    """Return a file's content, if it is a checkpoint of ours.
+
+    Raises:
+        UsageError: it is not, or it is of another version of the format.
+    """
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UsageError(f"{path}: not a checkpoint of ours", f'"format": "{FORMAT}"', "--from takes weights of other tools")
     if state["format_version"] != FORMAT_VERSION:
         raise UsageError(f"{path}: format version {state['format_version']}", str(FORMAT_VERSION))
     return state
+
+
+def lineage(state: dict[str, Any]) -> dict[str, Any]:
+    """Return what a later training remembers of a checkpoint that it starts from: the task, the data and how much of them was seen."""
+    names = ("manifests", "step", "samples_seen", "parent")
+    return {"task": state["task"], "model": state["config"]["model"], **{name: state[name] for name in names}}
 
 
 def check(path: str, state: dict[str, Any], config: TrainConfig, manifests: list[dict[str, Any]]) -> None:
@@ -121,8 +138,8 @@ def check(path: str, state: dict[str, Any], config: TrainConfig, manifests: list
         UsageError: saying which field, or whose manifest, differs.
     """
     was, now = state["config"], config.essence()
-    changed = [f"{key}: {was.get(key)!r} then, {now[key]!r} now" for key in now if was.get(key) != now[key]]
-    changed += [f"{key}: {was[key]!r} then, unknown now" for key in was if key not in now and key not in INCIDENTAL]
+    known = {key: value for key, value in was.items() if key in now or key not in INCIDENTAL}
+    changed = _differences(known, now)
     if state["manifests"] != manifests:
         changed.append(f"data: {_words(state['manifests'])} then, {_words(manifests)} now")
     if changed:
@@ -131,6 +148,20 @@ def check(path: str, state: dict[str, Any], config: TrainConfig, manifests: list
         if state["manifests"] != manifests:
             advice += "; a build from which samples were taken down is other data, in another order"
         raise UsageError(f"{path} is of another training: {'; '.join(changed)}", advice=advice)
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return a line for each value that differs, with the path of its keys, such as `augment.scale`."""
+    lines = []
+    for key in [*now, *(key for key in was if key not in now)]:
+        then, today = was.get(key), now.get(key)
+        if isinstance(then, Mapping) and isinstance(today, Mapping):
+            lines += _differences(then, today, f"{prefix}{key}.")
+        elif key not in now:
+            lines.append(f"{prefix}{key}: {then!r} then, unknown now")
+        elif then != today:
+            lines.append(f"{prefix}{key}: {then!r} then, {today!r} now")
+    return lines
 
 
 def task_of(state: dict[str, Any]) -> str:

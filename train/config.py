@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from shards.core import recipes
-from shards.core.config import digest, dump, load, option
+from shards.core.config import MOST_WORKERS, digest, dump, load, option
 from shards.core.errors import UsageError
+from train.data.annotations import LayerShare, check_tokens_alone, layer_shares
 from train.data.augment import presets
 from train.data.augment.params import Augment
 from train.data.noise import Noise
+from train.optim.schedules import SLIP_FLOOR
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -26,7 +28,7 @@ RECIPES = Path(__file__).parent / "recipes"
 INCIDENTAL = {
     "manifest", "config", "output", "engine", "device", "workers", "loader", "log_every", "checkpoint_every", "checkpoint_minutes",
     "keep", "resume", "report_to", "tensorboard", "eval_data", "eval_every", "eval_protocol", "max_bad_share", "strict", "profile",
-    "dry_run", "json", "from_", "compile", "accum",
+    "dry_run", "measure", "json", "from_", "compile", "accum", "write_layer", "tokens", "keep_decoded",
 }  # fmt: skip
 
 
@@ -45,11 +47,15 @@ class TrainConfig:
     config: str = option("", "YAML file, or the name of a recipe; flags override it", metavar="FILE|NAME")
     samples: int | None = option(None, "use only the first N samples of each build", above=0)
     captions: Literal["first", "sampled"] = option("first", "where a sample has several captions: the chosen one, or one drawn each time")
-    layer: str = option(
-        "", "take captions from this layer of the builds (`curate layer add`); a sample's own where it has none", metavar="NAME"
+    layer: tuple[str, ...] = option(
+        (),
+        "take captions from layers of the builds (`curate layer add`), each with probability P, drawn each time, and the rest from"
+        " the samples' own; one layer alone: always. A sample's own where the layer has none",
+        metavar="NAME[@P]",
     )
-    layer_share: float = option(1.0, "how often the layer's captions are taken, drawn each time", least=0, most=1)
+    tokens: str = option("", "take token ids from this layer (`curate layer tokens`) instead of encoding captions", metavar="NAME")
     labels: str = option("class", "column of the sidecar or of a layer (LAYER.COLUMN) that holds class numbers", metavar="COLUMN")
+    weights: str = option("", "weigh each sample's loss by this column of the sidecar or of a layer (LAYER.COLUMN)", metavar="COLUMN")
     noise: Noise = dataclasses.field(default_factory=Noise)
     augment: Augment = option(Augment(), f"augmentation by name: {', '.join(presets.names())}; YAML may change single keys")
 
@@ -107,14 +113,17 @@ class TrainConfig:
     engine: Literal["cpu", "dali"] = option("cpu", "what decodes images")
     decode: Literal["exact", "fast"] = option("exact", "fast: scaled decoding without a margin, faster transforms, bilinear crops")
     loader: Literal["process", "threads"] = option("process", "where batches are made: in a process of their own, or by threads")
-    workers: int = option(0, "decoding threads (0: one per core)", least=0)
+    workers: int = option(
+        0, "decoding threads, at most one per core (0: one per core, shared among a machine's processes)", least=0, most=MOST_WORKERS
+    )
+    keep_decoded: float = option(0.0, "GiB of decoded images to keep in memory: small sets are decoded once (engine cpu)", least=0)
     max_bad_share: float = option(0.01, "stop when more than this share of the samples (and more than 10) cannot be used", least=0, most=1)
 
     # Output
     log_every: int = option(10, "steps between two lines of the log", above=0)
     checkpoint_every: int = option(1000, "steps between two checkpoints; the last step has one anyway", above=0)
     checkpoint_minutes: float = option(10.0, "minutes between two checkpoints, whichever comes first; 0: by steps alone", least=0)
-    keep: int = option(0, "how many older checkpoints to keep beside the last", least=0)
+    keep: int = option(0, "how many numbered checkpoints to keep beside the last one; the newest of them has its step", least=0)
     resume: Literal["auto", "latest", "never"] = option(
         "auto", "go on from the output folder's checkpoint (latest: the same), or start anew"
     )
@@ -123,9 +132,13 @@ class TrainConfig:
     eval_data: tuple[str, ...] = option((), "labelled sets to evaluate on during training", metavar="PATH")
     eval_every: int = option(1000, "steps between two evaluations", above=0)
     eval_protocol: str = option("zeroshot", "what to evaluate: zeroshot, or probe for models without text", metavar="NAME")
+    write_layer: str = option(
+        "", "at the end, lay the last loss of every sample beside the builds, as the layer NAME: NAME.loss, .seen, .last", metavar="NAME"
+    )
     strict: bool = option(False, "exit with 1 if any sample was replaced or had no caption")
     profile: bool = option(False, "measure the loader alone, the model alone and both together, say what limits, and stop")
-    dry_run: bool = option(False, "print the plan and stop")
+    dry_run: bool = option(False, "print the plan and the resolved recipe, measure speed and memory for some seconds, and stop")
+    measure: bool = option(True, "measure with --dry-run")
     json: bool = option(False, "print JSON")
 
     @classmethod
@@ -142,6 +155,8 @@ class TrainConfig:
         if values.get("task", cls.TASK) != cls.TASK:
             raise UsageError(f"{flags['config']}: a recipe of the task {values['task']!r}", cls.TASK, f"train {values['task']}")
         values.pop("task", None)
+        if "layer_share" in values:
+            raise UsageError("layer_share: a key of older versions", "layer: [NAME@P], with the share as P; without a layer, remove it")
         # A budget or a warm-up given as a flag replaces the file's, whichever unit that has.
         for units in (("epochs", "samples_seen"), ("warmup", "warmup_samples", "warmup_epochs")):
             if any(flags.get(unit) is not None for unit in units):
@@ -158,6 +173,11 @@ class TrainConfig:
             values["report_to"] = ("tensorboard", *others) if values.pop("tensorboard") else tuple(others)
         return load(cls, values)
 
+    @property
+    def trains(self) -> bool:
+        """Whether this is a training, which writes to `output`; not a plan or a measurement."""
+        return not (self.dry_run or self.profile)
+
     @classmethod
     def augmentations(cls) -> tuple[str, ...]:
         """Return the names of the fields that hold an augmentation; AUGMENT is the default of `augment`, and so on."""
@@ -171,25 +191,39 @@ class TrainConfig:
         """
         if not self.manifest:
             raise UsageError("no data", "--manifest BUILD", "curate build-shards makes a build")
-        if not self.output and not self.dry_run:
+        if self.dry_run and self.profile:
+            raise UsageError("--dry-run and --profile", "one of them: --dry-run measures for some seconds, --profile in parts")
+        if not self.output and self.trains:
             raise UsageError("no output folder", "--output DIR")
         if (self.epochs is None) == (self.samples_seen is None):
             stated = "no budget" if self.epochs is None else "two budgets"
-            raise UsageError(stated, "exactly one of --epochs and --samples-seen")
+            advice = ""
+            if self.steps is not None:
+                advice = f"--steps alone is no budget; for {self.steps:,} steps: --samples-seen {self.steps * self.batch_size}"
+            raise UsageError(stated, "exactly one of --epochs and --samples-seen", advice)
         warmups = [name for name in ("warmup", "warmup_samples", "warmup_epochs") if getattr(self, name) is not None]
         if len(warmups) > 1:
             raise UsageError(f"two warm-ups: {', '.join(warmups)}", "at most one of --warmup, --warmup-samples and --warmup-epochs")
+        floor = self.lr_floor if self.lr_floor is not None else SLIP_FLOOR if self.schedule == "slip_cosine" else 0.0
+        if floor > self.lr:
+            raise UsageError(f"--lr-floor {floor:g} above --lr {self.lr:g}: the learning rate would rise", f"at most {self.lr:g}")
+        check_tokens_alone(self.tokens, self.captions, self.layers())
 
     def sources(self) -> list[tuple[str, float | None]]:
         """Return the builds' paths and their shares, None where none is given."""
         return [_weighted(text) for text in self.manifest]
 
+    def layers(self) -> tuple[LayerShare, ...]:
+        """Return the layers that captions are taken from, and their shares."""
+        return layer_shares(self.layer)
+
     def steps_of(self, epoch_samples: int) -> int:
         """Return the steps that the budget takes; the last batch completes it and may exceed it. A trial takes fewer."""
-        steps = self._budget_steps(epoch_samples)
+        steps = self.budget_steps(epoch_samples)
         return steps if self.steps is None else min(self.steps, steps)
 
-    def _budget_steps(self, epoch_samples: int) -> int:
+    def budget_steps(self, epoch_samples: int) -> int:
+        """Return the steps that the budget takes, whether or not this is a trial."""
         if self.samples_seen is not None:
             return -(-self.samples_seen // self.batch_size)
         # As fractions: 0.1 · 30 epochs of floats would be a step too many.
@@ -220,7 +254,9 @@ class TrainConfig:
 
     def essence(self) -> dict[str, Any]:
         """Return the fields that decide what comes out; their digest names a training in tables of results."""
-        return {"task": self.TASK} | {key: value for key, value in dump(self).items() if key not in INCIDENTAL}
+        deciding = {key: value for key, value in dump(self).items() if key not in INCIDENTAL}
+        shares = [f"{layer.name}@{layer.share}" for layer in self.layers()]  # NAME and NAME@1 are one training
+        return {"task": self.TASK} | deciding | {"layer": shares}
 
     @property
     def digest(self) -> str:
@@ -231,9 +267,13 @@ class TrainConfig:
         """Return the resolved configuration, as `--config` reads it."""
         import yaml
 
-        values = {"task": self.TASK} | dump(dataclasses.replace(self, config="", dry_run=False, profile=False, json=False))
+        return yaml.safe_dump(self.resolved(), sort_keys=False)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the keys and values of `to_yaml`."""
+        values = {"task": self.TASK} | dump(dataclasses.replace(self, config="", dry_run=False, measure=True, profile=False, json=False))
         values["from"] = values.pop("from_")
-        return yaml.safe_dump({k: v for k, v in values.items() if v not in (None, "")}, sort_keys=False)
+        return {k: v for k, v in values.items() if v not in (None, "")}
 
 
 def _weighted(text: str) -> tuple[str, float | None]:
@@ -245,3 +285,18 @@ def _weighted(text: str) -> tuple[str, float | None]:
     if share is not None and not (0 < share < math.inf):
         raise UsageError(f"manifest {text!r}: share {weight}", "a number above 0")
     return (path, share) if at else (text, None)
+
+
+def in_todays_words(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `essence` that an older checkpoint holds as it would be written today.
+
+    One layer and its share were two keys, `layer` and `layer_share`; samples had no weights; nothing was erased.
+    """
+    essence = dict(config)
+    for name, value in config.items():
+        if name.startswith("augment") and isinstance(value, Mapping):
+            essence[name] = {"erase": 0.0, **value}
+    if isinstance(essence.get("layer"), str):
+        name, share = essence["layer"], essence.pop("layer_share", 1.0)
+        essence["layer"] = [f"{name}@{share}"] if name else []
+    return {"weights": "", **essence}

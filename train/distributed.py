@@ -6,6 +6,7 @@ Without torchrun's environment everything here is that of a world of one.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import inspect
 import os
 import re
@@ -18,6 +19,9 @@ from torch import nn
 
 from shards.core.errors import UsageError
 
+# How long a process waits for the others. They wait while the first one evaluates; NCCL's own limit is 10 minutes.
+PATIENCE = datetime.timedelta(hours=12)
+
 
 def rank() -> int:
     """Return this process's number, from 0."""
@@ -27,6 +31,11 @@ def rank() -> int:
 def world_size() -> int:
     """Return how many processes train together."""
     return dist.get_world_size() if _several() else 1
+
+
+def local_world_size() -> int:
+    """Return how many processes of torchrun share this machine; 1 without torchrun."""
+    return max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def _several() -> bool:
@@ -39,13 +48,16 @@ def session(device: str) -> Iterator[torch.device]:
 
     Args:
         device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`. Several processes take one GPU each.
+
+    Raises:
+        UsageError: no such device, or one GPU for several processes.
     """
     joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _several()
     chosen = _device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if joins:
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield chosen
     finally:
@@ -58,6 +70,10 @@ def _device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise UsageError(f"device {name!r}", "auto, cpu, cuda, cuda:N")
+    if ":" in name and local_world_size() > 1:
+        raise UsageError(
+            f"device {name!r} for each of {local_world_size()} processes", "cuda: one GPU each", "CUDA_VISIBLE_DEVICES says which"
+        )
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"device {name!r}: no CUDA device here", "auto, cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
@@ -102,8 +118,9 @@ def barrier_any(flag: bool, device: torch.device) -> bool:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
-        parts = [torch.empty_like(rows) for _ in range(world_size())]
-        dist.all_gather(parts, rows.contiguous())
+        ours = rows.contiguous()  # and so are the parts: `empty_like` keeps the strides of a transposed tensor
+        parts = [torch.empty_like(ours) for _ in range(world_size())]
+        dist.all_gather(parts, ours)
         return torch.cat(parts)
 
     @staticmethod

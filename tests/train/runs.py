@@ -75,6 +75,28 @@ def config(task: str, build: str, output: Path | str, **values: Any) -> TrainCon
     return module.Config.from_flags(flags)
 
 
+def untrained_clip(folder: Path, model: str, **changes: Any) -> str:
+    """Write a checkpoint of an untrained CLIP by train's own code, and return its path; changes replace what it says."""
+    from shards.core.config import dump
+    from train import checkpoint
+    from train.models.load import build_model
+    from train.tasks.clip import Config
+
+    torch.manual_seed(0)
+    state = {
+        "task": "clip",
+        "ema": None,
+        "heads": {},
+        "parent": None,
+        "state_dict": build_model(model).state_dict(),
+        "step": 0,
+        "samples_seen": 0,
+        "manifests": [],
+        "config": dump(Config(model=model).essence()),
+    }
+    return checkpoint.save(str(folder), {**state, **changes})
+
+
 def built(task: str, build: str, **values: Any) -> tuple[Run, Batch]:
     """Return the parts of a training on the CPU, and its first batch."""
     made = run.build(config(task, build, "unused", **values), CPU)

@@ -29,12 +29,14 @@ def naive(images: torch.Tensor, texts: torch.Tensor, scale: float) -> float:
 @pytest.mark.parametrize(("n", "d", "scale"), [(1, 4, 10.0), (2, 3, 1.0), (7, 16, 14.3), (32, 8, 100.0)])
 def test_equals_a_loop_over_pairs(n: int, d: int, scale: float) -> None:
     images, texts = features(n, d, seed=n)
-    assert float(clip_loss(images, texts, torch.tensor(scale, dtype=torch.float64))) == pytest.approx(naive(images, texts, scale), abs=1e-9)
+    assert float(clip_loss(images, texts, torch.tensor(scale, dtype=torch.float64)).mean()) == pytest.approx(
+        naive(images, texts, scale), abs=1e-9
+    )
 
 
 def test_equal_features_cost_log_n() -> None:
     same = F.normalize(torch.ones(8, 5), dim=-1)
-    assert float(clip_loss(same, same, torch.tensor(50.0))) == pytest.approx(math.log(8), abs=1e-5)
+    assert float(clip_loss(same, same, torch.tensor(50.0)).mean()) == pytest.approx(math.log(8), abs=1e-5)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -50,7 +52,7 @@ def test_equals_open_clips_loss_and_gradients() -> None:
     results = []
     for function in (clip_loss, ClipLoss()):
         images, texts = (x.requires_grad_() for x in features(24, 32, seed=9))
-        loss = function(images, texts, torch.tensor(1 / 0.07, dtype=torch.float64))
+        loss = function(images, texts, torch.tensor(1 / 0.07, dtype=torch.float64)).mean()
         loss.backward()
         results.append((loss.detach(), images.grad, texts.grad))
     for ours, theirs in zip(*results, strict=True):

@@ -43,6 +43,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "slip-rn": ("slip", {"bn_group": 8, "lr": 1e-3}),
     "byol-rn": ("byol", {"bn_group": 8, "lr": 1e-3}),
     "supervised-rn": ("supervised", {"bn_group": 8, "lr": 1e-3, "classes": 4, "mix": {"mixup": 0.2}}),
+    "clip-weights": ("clip", {"model": "micro-vit", "weights": "known.weight", "write_layer": "losses"}),
+    "clip-siglip-weights-accum": ("clip", {"model": "micro-vit", "loss": "siglip", "weights": "known.weight", "accum": 2}),
+    "supervised-weights": ("supervised", {"model": "micro-vit", "classes": 4, "weights": "known.weight", "mix": {"mixup": 0.2}}),
     "supervised-process": ("supervised", {"model": "micro-vit", "classes": 4, "loader": "process"}),
 }
 
@@ -74,7 +77,7 @@ def measure() -> list[torch.Tensor]:
     project.requires_grad_()
     scale = torch.tensor(6.0, dtype=torch.float64, requires_grad=True)
     a, b = (F.normalize(x[mine] @ project, dim=-1) for x in (images, texts))
-    loss = clip_loss(a, b, scale)
+    loss = clip_loss(a, b, scale).mean()
     gradients = torch.autograd.grad(loss, [project, scale])
     assert distributed.gather_objects(distributed.rank()) == list(range(distributed.world_size()))
     return [distributed.mean(x.detach()) for x in (loss, *gradients)]
@@ -82,7 +85,11 @@ def measure() -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Captions and class numbers among the members of foreign tars, made once. An index names no classes: they are stated."""
+    """Captions and class numbers among the members of foreign tars, made once, and a layer of weights.
+
+    An index names no classes: they are stated.
+    """
+    from curate import cli as curate_cli
     from shards import cli
     from tests.conftest import draw
 
@@ -90,6 +97,9 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> str:
     members = lambda i, jpeg, caption: {"cls": str(draw(i)[2]).encode(), "jpg": jpeg, "txt": caption.encode()}
     runs.write_tars(folder, members, n=40)
     assert cli.main(["index", str(folder)]) == 0
+    weights = folder.parent / "weights.csv"
+    weights.write_text("uid,weight\n" + "".join(f"s{i:06d},{i % 5 / 2}\n" for i in range(40)))
+    assert curate_cli.main(["layer", "add", str(folder), "known", str(weights)]) == 0
     return str(folder)
 
 
@@ -115,7 +125,9 @@ def test_two_processes_give_the_curve_of_one(name: str, build: str, of_two: Path
         assert loop.train(settings) == 0
     curves = [[row["loss"] for row in lines(out)] for out in (one, two)]
     assert len(curves[0]) == 6
-    assert curves[1] == pytest.approx(curves[0], rel=1e-5)
+    assert curves[1][:3] == pytest.approx(curves[0][:3], rel=1e-5)
+    # Sums in another order are amplified from step to step: 7e-5 in the last ones of SimCLR's ResNet on one processor, 6e-6 on another.
+    assert curves[1] == pytest.approx(curves[0], rel=5e-4)
     ours, theirs = tensors(one), tensors(two)
     learned = [key for key in ours if key in first and ours[key].is_floating_point() and torch.isfinite(ours[key]).all()]
     moved = sum(float((ours[key] - first[key]).abs().sum()) for key in learned)
@@ -129,6 +141,16 @@ def test_two_processes_give_the_curve_of_one(name: str, build: str, of_two: Path
                 torch.testing.assert_close(averages[1][key], value, rtol=1e-3, atol=1e-4)
     logged = [sum(row["replaced"] for row in lines(out)) for out in (one, two)]
     assert logged == [0, 0]
+
+
+def test_two_processes_know_the_losses_of_one(build: str, of_two: Path, tmp_path: Path) -> None:
+    with runs.one_thread():
+        assert loop.train(configuration("clip-weights", build, tmp_path / "one")) == 0
+    ours, theirs = state(tmp_path / "one")["losses"], state(of_two / "clip-weights")["losses"]
+    torch.testing.assert_close(theirs["loss"], ours["loss"], rtol=1e-4, atol=0)
+    assert torch.equal(theirs["seen"], ours["seen"])
+    assert torch.equal(theirs["last"], ours["last"])
+    assert int(ours["seen"].sum()) == 6 * 16
 
 
 def test_mean_gradients_of_two_ranks_are_those_of_the_global_batch(of_two: Path) -> None:

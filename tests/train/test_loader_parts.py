@@ -23,6 +23,7 @@ from shards.manifest import read_manifest
 from shards.reader import read_samples
 from shards.remove import remove
 from shards.uids import UidSet, pack
+from train.data.annotations import LayerShare
 from train.data.batch import Batch, Needs
 from train.data.loader import Loader
 
@@ -80,7 +81,9 @@ def layered(folder: str, tmp_path: Path, rows: list[dict[str, object]], *flags: 
 
 def captions_seen(folder: str, n: int, **options: Any) -> dict[str, set[str]]:
     needs = Needs(captions=True)
-    loader = Loader([(read_manifest(folder), None)], batch_size=1, image_size=8, seed=0, layer="recaps", needs=needs, **options)
+    loader = Loader(
+        [(read_manifest(folder), None)], batch_size=1, image_size=8, seed=0, layers=(LayerShare("recaps"),), needs=needs, **options
+    )
     texts: dict[str, set[str]] = {}
     with contextlib.closing(loader.batches()) as batches:
         for batch in itertools.islice(batches, n):
@@ -96,9 +99,8 @@ def test_a_layer_is_preferred_at_its_share(make_shards: MakeShards, tmp_path: Pa
 
     def taken(share: float, captions: str = "first") -> list[str]:
         source = [(read_manifest(folder), None)]
-        loader = Loader(
-            source, batch_size=20, image_size=8, seed=0, layer="recaps", layer_share=share, captions=captions, needs=needs, workers=2
-        )
+        layers = (LayerShare("recaps", share),)
+        loader = Loader(source, batch_size=20, image_size=8, seed=0, layers=layers, captions=captions, needs=needs, workers=2)
         with contextlib.closing(loader.batches()) as batches:
             return [caption for batch in itertools.islice(batches, 30) for caption in batch.captions]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import statistics
@@ -19,23 +20,14 @@ from shards.core.errors import RunError, UsageError
 from tests.train import runs
 from train import loop
 from train.data.batch import BadSample, Batch
+from train.evaluators import is_better
 from train.record import flops
 from train.record.boards import numbers_of, open_boards
 from train.record.gradients import SPIKE, GradientNorms, first_layer, layer_of
 from train.record.log import RunLog
 
+pytestmark = pytest.mark.usefixtures("micro_models", "one_thread")
 MakeShards = Callable[..., str]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _models(tmp_path_factory: pytest.TempPathFactory) -> None:
-    runs.know_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with runs.one_thread():
-        yield
 
 
 def batch(step: int, uids: tuple[str, ...] = ("a", "b"), **facts: Any) -> Batch:
@@ -45,7 +37,10 @@ def batch(step: int, uids: tuple[str, ...] = ("a", "b"), **facts: Any) -> Batch:
 
 def a_log(output: Path, **values: Any) -> RunLog:
     output.mkdir(exist_ok=True)
-    return RunLog(runs.config("clip", "none", output, log_every=1, batch_size=2, **values), 0, 100, 1)
+    return RunLog(runs.config("clip", "none", output, log_every=1, batch_size=2, **values), 0, 100, ["none"])
+
+
+NO_LOSSES = torch.zeros(2)
 
 
 def transformer_flops(length: int, width: int, layers: int) -> int:
@@ -64,10 +59,13 @@ def test_flops_of_a_vit_are_the_closed_form(make_shards: MakeShards) -> None:
 
 
 def test_flops_of_a_clip_have_its_text(make_shards: MakeShards) -> None:
-    """Texts are cut behind the longest one of the samples that are counted."""
+    """Texts are cut behind the longest one of the whole batch, though two are counted."""
     made, first = runs.built("clip", make_shards(20), model="micro-vit")
     assert first.tokens is not None
-    length = int(first.tokens[:2].argmax(dim=1).max()) + 1
+    order = first.tokens.argmax(dim=1).argsort(stable=True)  # the two shortest are counted
+    first = dataclasses.replace(first, tokens=first.tokens[order])
+    length = int(first.tokens.argmax(dim=1).max()) + 1
+    assert int(first.tokens[:2].argmax(dim=1).max()) + 1 < length
     image = 2 * 16 * (3 * 8 * 8) * 32 + transformer_flops(17, 32, 2) + 2 * 32 * 32
     text = transformer_flops(length, 16, 1) + 2 * 16 * 32
     assert flops.flops_per_sample(made.trained, first) == pytest.approx(3 * (image + text), rel=1e-3)
@@ -98,11 +96,20 @@ def test_flops_of_convolutions_are_a_plain_loop(make_shards: MakeShards) -> None
     assert flops.flops_per_sample(made.trained, first) == 3 * (counted[0] + 2 * pooled)
 
 
+def test_a_teacher_has_no_backward_pass(make_shards: MakeShards) -> None:
+    """BYOL: student and teacher see two views each; closed form of the ViT and of the linear layers of the heads."""
+    made, first = runs.built("byol", make_shards(20), model="micro-vit", mlp_hidden=8, mlp_out=4)
+    tower = 2 * 16 * (3 * 8 * 8) * 32 + transformer_flops(17, 32, 2) + 2 * 32 * 32
+    projection, prediction = 2 * (32 * 8 + 8 * 4), 2 * (4 * 8 + 8 * 4)
+    student, teacher = 2 * (tower + projection + prediction), 2 * (tower + projection)
+    assert flops.flops_per_sample(made.trained, first) == 3 * student + teacher
+
+
 def test_utilisation_is_work_over_what_the_device_can_do(tmp_path: Path) -> None:
     log = a_log(tmp_path / "run")
     log.measure(3e6, 7e9)
     for step in range(3):
-        log.add(batch(step), {"loss": torch.tensor(1.0)})
+        log.add(batch(step), {"loss": torch.tensor(1.0)}, NO_LOSSES)
         log.write()
     log.close()
     for row in runs.lines(tmp_path / "run"):
@@ -112,8 +119,31 @@ def test_utilisation_is_work_over_what_the_device_can_do(tmp_path: Path) -> None
 def test_the_peak_of_an_unknown_device_is_a_products_rate() -> None:
     peak = flops.peak_flops(runs.CPU, "fp32")
     assert 1e8 < peak < 1e14
-    assert flops.PEAKS["H100 NVL"] < flops.PEAKS["H100"]
-    assert next(part for part in flops.PEAKS if part in "NVIDIA H100 NVL") == "H100 NVL"
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 NVL", "H100 NVL"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA L40", "L40"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA A10G", "A10G"),
+        ("NVIDIA A10", "A10"),
+        ("Tesla V100-SXM2-16GB", "V100"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
+    ],
+)
+def test_a_card_is_known_by_whole_words(name: str, key: str | None) -> None:
+    assert flops.stated_peak(name) == (None if key is None else flops.PEAKS[key])
 
 
 @pytest.mark.parametrize(("loading", "computing"), [(0.09, 0.01), (0.01, 0.09)])
@@ -128,7 +158,7 @@ def test_waiting_is_the_loaders_share_of_time(loading: float, computing: float, 
     log.measure(1.0, 1.0)
     for made in log.timed(batches()):
         time.sleep(computing)
-        log.add(made, {"loss": torch.tensor(0.0)})
+        log.add(made, {"loss": torch.tensor(0.0)}, NO_LOSSES)
     log.write()
     log.close()
     (row,) = runs.lines(tmp_path / "run")
@@ -136,15 +166,107 @@ def test_waiting_is_the_loaders_share_of_time(loading: float, computing: float, 
     assert row["samples_per_s"] < 4 * 2 / (4 * (loading + computing))
 
 
-def test_lines_are_means_and_the_last_numbers_are_kept(tmp_path: Path) -> None:
+def test_an_evaluation_is_none_of_the_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 10 seconds, 4 of them waited for; 1,000 seconds of an evaluation and a checkpoint after each line."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    log = a_log(tmp_path / "run")
+    log.measure(3.0, 5.0)
+
+    def batches() -> Iterator[Batch]:
+        for step in range(3):
+            clock[0] += 4
+            yield batch(step)
+
+    for made in log.timed(batches()):
+        clock[0] += 6
+        log.add(made, {"loss": torch.tensor(0.0)}, NO_LOSSES)
+        log.write()
+        with log.paused(runs.CPU):
+            clock[0] += 1000
+    log.close()
+    for row in runs.lines(tmp_path / "run"):
+        assert (row["samples_per_s"], row["waiting"], row["mfu"]) == pytest.approx((0.2, 0.4, 0.2 * 3 / 5))
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path: Path) -> None:
+    log = a_log(tmp_path / "run")
+    log.add(batch(0), {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(float("inf"))}, NO_LOSSES)
+    log.write(more=[1.0, float("nan")], most={"a": float("-inf"), "b": 2})
+    log.close()
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    (row,) = [json.loads(line, parse_constant=refuse) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert (row["grad_norm"], row["more"], row["most"]) == (None, [1.0, None], {"a": None, "b": 2})
+
+
+def test_a_loss_that_the_scaler_skips_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = a_log(tmp_path / "run")
+    log.add(batch(0), {"loss": torch.tensor(float("inf"))}, NO_LOSSES)
+    log.write(skips=True)
+    assert "step 1: a loss that is not finite; the step is left out" in capsys.readouterr().err
+    log.add(batch(1), {"loss": torch.tensor(float("inf"))}, NO_LOSSES)
+    with pytest.raises(RunError, match="step 2: not a number"):
+        log.write(skips=False)
+    log.close()
+    assert [row["loss"] for row in runs.lines(tmp_path / "run")] == [None]
+
+
+@pytest.mark.parametrize(
+    ("value", "best", "expected"),
+    [
+        (0.1, None, True),
+        (0.1, 0.2, False),
+        (0.3, 0.2, True),
+        (float("nan"), None, False),
+        (0.1, float("nan"), True),
+        (float("nan"), 0.1, False),
+    ],
+)
+def test_nan_is_never_the_best(value: float, best: float | None, expected: bool) -> None:
+    assert is_better(value, {} if best is None else {"value": best}) == expected
+
+
+def test_wandb_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """wandb itself, offline: it names a run's folder by its id."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    ids = []
+    for start in (0, 4, 0):
+        (board,) = open_boards(runs.config("clip", "none", tmp_path, report_to=("wandb",)), start)
+        board.add({"step": start + 1, "loss": 1.0})
+        ids.append(board._package.run.id)  # type: ignore[attr-defined]
+        board.close()
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_wandb_without_a_login_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """wandb itself, in a home without a login: it refuses before it asks any server."""
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()  # it keeps the settings of its first run in this process
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "WANDB_CONFIG_DIR", "NETRC"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    with pytest.raises(RunError, match=r"--report-to wandb: .*API key") as error:
+        open_boards(runs.config("clip", "none", tmp_path, report_to=("wandb",)), 0)
+    assert "wandb login" in error.value.advice
+    assert "WANDB_MODE=offline" in error.value.advice
+
+
+def test_lines_are_means_and_the_last_ones_are_kept(tmp_path: Path) -> None:
     log = a_log(tmp_path / "run")
     for step, (loss, scale) in enumerate([(1.0, 10.0), (2.0, 20.0), (6.0, 30.0)]):
-        log.add(batch(step, replaced=step, captions=["", "a"]), {"loss": torch.tensor(loss), "logit_scale": torch.tensor(scale)})
+        terms = {"loss": torch.tensor(loss), "logit_scale": torch.tensor(scale)}
+        log.add(batch(step, replaced=step, captions=["", "a"]), terms, NO_LOSSES)
     log.write(lr=0.5)
     (row,) = runs.lines(tmp_path / "run")
     assert (row["step"], row["samples_seen"], row["loss"], row["logit_scale"], row["lr"]) == (3, 6, 3.0, 20.0, 0.5)
     assert (row["replaced"], row["empty_captions"]) == (3, 3)
-    assert log.last == {"loss": 6.0, "logit_scale": 30.0}
+    assert log.last == {"loss": 3.0, "logit_scale": 20.0}
     assert log.unusable == 6
     log.close()
 
@@ -152,7 +274,7 @@ def test_lines_are_means_and_the_last_numbers_are_kept(tmp_path: Path) -> None:
 def test_few_replaced_samples_are_named_and_the_rest_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = a_log(tmp_path / "run")
     for step in range(20):
-        log.add(batch(step, replaced=1, bad=(BadSample(0, step, f"uid-{step}", "torn"),)), {"loss": torch.tensor(0.0)})
+        log.add(batch(step, replaced=1, bad=(BadSample(0, step, f"uid-{step}", "torn"),)), {"loss": torch.tensor(0.0)}, NO_LOSSES)
     log.write()
     log.say_counts()
     log.close()
@@ -167,14 +289,14 @@ def test_few_replaced_samples_are_named_and_the_rest_counted(tmp_path: Path, cap
 def test_losses_alone_must_be_numbers(name: str, value: float, tmp_path: Path) -> None:
     log = a_log(tmp_path / "run")
     fine = {"loss": torch.tensor(1.0), "clip_loss": torch.tensor(1.0), "grad_norm": torch.tensor(float("inf"))}
-    log.add(batch(0), fine)
+    log.add(batch(0), fine, NO_LOSSES)
     log.write()
-    log.add(batch(1), fine)
-    log.add(batch(2, ("c", "d")), {**fine, name: torch.tensor(value)})
-    with pytest.raises(RunError, match="step 2: not a number"):
+    log.add(batch(1), fine, NO_LOSSES)
+    log.add(batch(2, ("c", "d")), {**fine, name: torch.tensor(value)}, NO_LOSSES)
+    with pytest.raises(RunError, match="step 3: not a number"):
         log.write()
     log.close()
-    assert json.loads((tmp_path / "run" / "bad-batch.json").read_text()) == {"step": 2, "uids": ["c", "d"]}
+    assert json.loads((tmp_path / "run" / "bad-batch.json").read_text()) == {"step": 3, "uids": ["c", "d"]}
     assert len(runs.lines(tmp_path / "run")) == 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,15 @@ from shards.manifest import read_manifest
 from shards.reader import read_samples
 from tests.train import runs
 from tests.train.runs import lines, same_bits, state, tensors
-from train import cli, loop, run
+from train import cli, distributed, loop, run
 from train.config import TrainConfig
+from train.data.augment.params import Augment
+from train.data.batch import BadSample
 from train.models.load import build_model, load_checkpoint
 from train.tasks.clip import Config
 
+pytestmark = pytest.mark.usefixtures("micro_models", "one_thread")
 MakeShards = Callable[..., str]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _models(tmp_path_factory: pytest.TempPathFactory) -> None:
-    runs.know_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with runs.one_thread():
-        yield
 
 
 def config(build: str, output: Path | str, **values: Any) -> TrainConfig:
@@ -116,6 +108,9 @@ def test_another_data_set_or_setting_is_refused(make_shards: MakeShards, tmp_pat
     for changed in (config(other, out, epochs=1.0), config(build, out, epochs=1.0, lr=0.1), config(build, out, epochs=1.0, samples=10)):
         with pytest.raises(UsageError, match="is of another training"):
             loop.train(changed)
+    with pytest.raises(UsageError) as error:
+        loop.train(config(build, out, epochs=1.0, augment=Augment(scale=(0.5, 1.0))))
+    assert "is of another training: augment.scale: [0.9, 1.0] then, [0.5, 1.0] now\n" in str(error.value)
     assert loop.train(config(other, out, epochs=1.0, resume="never")) == 0
 
 
@@ -153,18 +148,48 @@ def test_an_infinite_gradient_is_the_scalers_business(scale: float, skipped: boo
         for name in ("loss", "grad_norm", "first_layer_grad_norm"):
             assert row[name] == pytest.approx(lines(plain)[0][name], rel=1e-4)
     else:
-        assert not row["grad_norm"] < float("inf")
+        assert row["grad_norm"] is None
         assert row["loss"] < 10
 
 
-def test_a_plan_is_printed_and_nothing_written(make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert loop.train(config(make_shards(40), tmp_path / "run", dry_run=True, epochs=3.0, warmup=2)) == 0
-    captured = capsys.readouterr()
-    assert json.loads(captured.out) == {"steps": 8, "warmup": 2, "samples_seen": 128, "epochs": 3.2}
-    assert not (tmp_path / "run").exists()
-    with pytest.raises(UsageError, match="a warm-up of 8 steps in a training of 8"):
-        loop.train(config(make_shards(40), tmp_path / "run", epochs=3.0, warmup=8))
-    assert not (tmp_path / "run").exists()
+def test_norms_of_layers_are_of_the_gradient_before_clipping(make_shards: MakeShards, tmp_path: Path) -> None:
+    build = make_shards(20)
+    for name, clip in (("plain", None), ("clipped", 1e-3)):
+        loop.train(config(build, tmp_path / name, samples_seen=16, log_every=1, model="micro-vit", grad_clip=clip))
+    (plain,), (clipped,) = lines(tmp_path / "plain"), lines(tmp_path / "clipped")
+    assert clipped["grad_norm"] > 1e-2
+    assert clipped["first_layer_grad_norm"] == pytest.approx(plain["first_layer_grad_norm"], rel=1e-6)
+    assert clipped["grad_norms"] == pytest.approx(plain["grad_norms"], rel=1e-6)
+
+
+def test_bad_pictures_are_counted_over_all_processes(make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has 8 bad samples, the other 8, of which it shares some; more than 10 distinct ones are too many."""
+    made, _ = runs.built("clip", make_shards(64))
+    made.loader.restore([(0, place, f"u{place}", "torn") for place in range(8)])
+    own = dict(made.loader.bad)
+
+    def other_has(places: range) -> None:
+        theirs = {(0, place): BadSample(0, place, f"u{place}", "torn") for place in places}
+        monkeypatch.setattr(distributed, "gather_objects", lambda value: [value, theirs if value is made.loader.bad else len(theirs)])
+
+    other_has(range(8))
+    made.check_bad()
+    other_has(range(4, 12))
+    with pytest.raises(RunError, match="12 of 64 samples cannot be used"):
+        made.check_bad()
+    assert made.loader.bad == own
+
+
+def test_the_preflight_looks_at_the_samples_in_use(tmp_path: Path) -> None:
+    """Sample 9 has a class that is out of range, in the second tar; sample 3 too few captions for nobody."""
+    folder = runs.write_tars(tmp_path / "tars", lambda i, jpeg, caption: {"jpg": jpeg, "cls": b"9" if i == 9 else b"1"})
+    assert shards_cli.main(["index", folder]) == 0
+    options: dict[str, Any] = {"classes": 4, "epochs": 1.0, "batch_size": 8}
+    for samples in (8, 9):
+        run.build(runs.config("supervised", folder, "unused", samples=samples, **options), runs.CPU)
+    for samples in (10, None):
+        with pytest.raises(UsageError, match="9"):
+            run.build(runs.config("supervised", folder, "unused", samples=samples, **options), runs.CPU)
 
 
 def test_the_profile_names_what_limits(make_shards: MakeShards, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from train.losses.classification import count_unlabelled, cross_entropy, multi_label_loss, soft_cross_entropy, soft_targets
+from train.data.augment.mixup import soft_targets
+from train.losses.base import Counted, global_mean
+from train.losses.classification import count_unlabelled, cross_entropy, multi_label_loss, soft_cross_entropy
 
 
 def logits_of(n: int, classes: int, seed: int = 0) -> torch.Tensor:
@@ -18,6 +20,10 @@ def logits_of(n: int, classes: int, seed: int = 0) -> torch.Tensor:
 LABELS = torch.tensor([3, 0, 6, 6, 1])
 GAPS = torch.tensor([3, -1, 6, -1, 1])
 KEPT = [0, 2, 4]
+
+
+def mean(losses: Counted) -> torch.Tensor:
+    return global_mean(losses.values, losses.counts)
 
 
 def naive(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> float:
@@ -36,8 +42,8 @@ def naive(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> float
 def test_cross_entropy_equals_a_loop(labels: torch.Tensor, smoothing: float) -> None:
     logits = logits_of(5, 7)
     expected = naive(logits, labels, smoothing)
-    assert float(cross_entropy(logits, labels, smoothing)) == pytest.approx(expected, abs=1e-12)
-    as_soft = soft_cross_entropy(logits, soft_targets(labels, 7, smoothing).double())
+    assert float(mean(cross_entropy(logits, labels, smoothing))) == pytest.approx(expected, abs=1e-12)
+    as_soft = mean(soft_cross_entropy(logits, soft_targets(labels, 7, smoothing).double()))
     assert float(as_soft) == pytest.approx(expected, abs=1e-6)  # the targets are float32
 
 
@@ -46,7 +52,7 @@ def test_cross_entropy_equals_timms() -> None:
 
     logits = logits_of(5, 7)
     theirs = LabelSmoothingCrossEntropy(0.1)(logits, LABELS)
-    torch.testing.assert_close(cross_entropy(logits, LABELS, 0.1), theirs, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mean(cross_entropy(logits, LABELS, 0.1)), theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_soft_cross_entropy_equals_timms() -> None:
@@ -55,7 +61,7 @@ def test_soft_cross_entropy_equals_timms() -> None:
     logits = logits_of(5, 7)
     targets = F.softmax(logits_of(5, 7, seed=1), dim=-1)
     theirs = SoftTargetCrossEntropy()(logits, targets)
-    torch.testing.assert_close(soft_cross_entropy(logits, targets), theirs, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mean(soft_cross_entropy(logits, targets)), theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_soft_targets_are_timms_of_mixup() -> None:
@@ -71,7 +77,7 @@ def test_a_sample_mixed_with_an_unlabelled_one_counts_by_its_share() -> None:
     targets = torch.tensor([[0.25, 0, 0, 0], [0, 0, 1, 0]], dtype=torch.float64)
     each = -F.log_softmax(logits, dim=-1)
     expected = (0.25 * each[0, 0] + each[1, 2]) / 1.25
-    torch.testing.assert_close(soft_cross_entropy(logits, targets), expected)
+    torch.testing.assert_close(mean(soft_cross_entropy(logits, targets)), expected)
 
 
 def test_multi_label_equals_timms_and_torchs() -> None:
@@ -79,9 +85,9 @@ def test_multi_label_equals_timms_and_torchs() -> None:
 
     logits = logits_of(6, 5)
     targets = (logits_of(6, 5, seed=2) > 0).double()
-    ours = multi_label_loss(logits, targets)
+    ours = mean(multi_label_loss(logits, targets))
     torch.testing.assert_close(ours, BinaryCrossEntropy(smoothing=0.0)(logits, targets), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(ours, multi_label_loss(logits, targets.to(torch.int64)), rtol=0, atol=0)
+    torch.testing.assert_close(ours, mean(multi_label_loss(logits, targets.to(torch.int64))), rtol=0, atol=0)
 
 
 def test_multi_label_leaves_unknown_entries_out() -> None:
@@ -92,13 +98,13 @@ def test_multi_label_leaves_unknown_entries_out() -> None:
         for x, t in zip(row, wanted, strict=True):
             if t != -1:
                 terms.append(math.log(1 + math.exp(-x if t else x)))
-    assert float(multi_label_loss(logits, targets)) == pytest.approx(sum(terms) / 6, abs=1e-12)
+    assert float(mean(multi_label_loss(logits, targets))) == pytest.approx(sum(terms) / 6, abs=1e-12)
     assert int(count_unlabelled(targets)) == 1
 
 
 def test_unlabelled_samples_change_neither_loss_nor_gradient() -> None:
     logits = logits_of(5, 7).requires_grad_()
-    cross_entropy(logits, GAPS, 0.1).backward()
+    mean(cross_entropy(logits, GAPS, 0.1)).backward()
     kept = logits_of(5, 7)[KEPT].requires_grad_()
     F.cross_entropy(kept, GAPS[KEPT], label_smoothing=0.1).backward()
     assert logits.grad is not None
@@ -115,7 +121,7 @@ def test_a_batch_without_labels_has_loss_0_and_gradient_0() -> None:
         lambda x: multi_label_loss(x, torch.full((3, 4), -1)),
     ):
         logits = logits_of(3, 4).requires_grad_()
-        loss = loss_of(logits)
+        loss = mean(loss_of(logits))
         loss.backward()
         assert float(loss.detach()) == 0
         assert logits.grad is not None

@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from train import distributed
+from train.data.augment.mixup import soft_targets
+from train.losses.base import Counted, global_mean
 from train.losses.byol import byol_loss
-from train.losses.classification import cross_entropy, multi_label_loss, soft_cross_entropy, soft_targets
+from train.losses.classification import cross_entropy, multi_label_loss, soft_cross_entropy
 from train.losses.fastclip import FastClip
 from train.losses.nt_xent import nt_xent
 from train.losses.siglip import siglip_loss
@@ -26,10 +28,11 @@ ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
 BATCH, WIDTH, CLASSES = 8, 5, 6
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor | Counted]
 
 # Of the 5 labelled samples the first rank has 1 and the second 4.
 LABELS = torch.tensor([-1, 2, -1, -1, 5, 0, 3, 3])
+WEIGHTS = torch.tensor([0.0, 2.0, 0.5, 1.0, 3.0, 0.0, 0.25, 1.0], dtype=torch.float64)
 SEVERAL = torch.tensor([[(i * k) % 3 - (i < 3) for k in range(CLASSES)] for i in range(BATCH)]).clamp(-1, 1)
 NUMBERS = torch.tensor([7, 0, 3, 11, 4, 9, 1, 2])
 
@@ -59,10 +62,22 @@ def fastclip(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Ten
     return first + second + loss.log_u_images[NUMBERS].sum() + loss.log_u_texts[NUMBERS].sum()
 
 
+def fastclip_v2(a: torch.Tensor, b: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The same with a temperature of each sample: the first loss changes those that the second compares with."""
+    loss = FastClip(12, "v2", rho=1.5, temperature=0.3).double()
+    images, texts = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+    first = loss(images, texts, mine(NUMBERS), scale, 1.0)
+    second = loss(texts, images, mine(NUMBERS.roll(3)), scale, 0.3, 1)
+    assert loss.image_temperatures is not None
+    assert loss.text_temperatures is not None
+    return scale * (first + second + loss.image_temperatures.tau.sum() + loss.text_temperatures.first_moment.sum())
+
+
 LOSSES: dict[str, Loss] = {
     "siglip": siglip,
     "open_clip_siglip": open_clips_siglip,
     "fastclip": fastclip,
+    "fastclip_v2": fastclip_v2,
     "nt_xent": lambda a, b, scale: nt_xent(a, b, 0.1) * scale,
     "byol": lambda a, b, scale: byol_loss(a, b, a + 1, b - 1) * scale,
     "cross_entropy": lambda a, b, scale: cross_entropy(scale * a, mine(LABELS), 0.1),
@@ -71,13 +86,20 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def measure(loss_of: Loss) -> list[torch.Tensor]:
-    """Return the mean over ranks of a loss, of its gradient in a projection that all share, and of that in a scale."""
+def scalar_of(losses: torch.Tensor | Counted, weights: torch.Tensor | None) -> torch.Tensor:
+    if not isinstance(losses, Counted):
+        return losses if losses.ndim == 0 else global_mean(losses, weights)
+    return global_mean(losses.values, losses.counts if weights is None else losses.counts * weights)
+
+
+def measure(loss_of: Loss, weights: torch.Tensor | None = None) -> list[torch.Tensor]:
+    """Return the mean over ranks of a mean loss, of its gradient in a projection that all share, and of that in a scale."""
     generator = torch.Generator().manual_seed(0)
     images, texts = (torch.randn(BATCH, WIDTH, generator=generator, dtype=torch.float64) for _ in range(2))
     project = torch.randn(WIDTH, CLASSES, generator=generator, dtype=torch.float64, requires_grad=True)
     scale = torch.tensor(6.0, dtype=torch.float64, requires_grad=True)
-    loss = loss_of(mine(images) @ project, mine(texts) @ project, scale)
+    losses = loss_of(mine(images) @ project, mine(texts) @ project, scale)
+    loss = scalar_of(losses, None if weights is None else mine(weights))
     gradients = torch.autograd.grad(loss, [project, scale])
     return [distributed.mean(x.detach()) for x in (loss, *gradients)]
 
@@ -98,6 +120,15 @@ def test_two_ranks_are_one(name: str, of_two_ranks: dict[str, list[torch.Tensor]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(LOSSES.keys() - {"open_clip_siglip"}))
+def test_two_ranks_are_one_with_weights(name: str, of_two_ranks: dict[str, list[torch.Tensor]]) -> None:
+    weighted = measure(LOSSES[name], WEIGHTS)
+    for of_two, of_one in zip(of_two_ranks[f"{name}, weighted"], weighted, strict=True):
+        torch.testing.assert_close(of_two, of_one, rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(weighted[0], measure(LOSSES[name])[0], rtol=1e-3)
+
+
+@pytest.mark.slow
 def test_siglip_on_two_ranks_is_open_clips(of_two_ranks: dict[str, list[torch.Tensor]]) -> None:
     for ours, theirs in zip(of_two_ranks["siglip"], of_two_ranks["open_clip_siglip"], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
@@ -106,5 +137,6 @@ def test_siglip_on_two_ranks_is_open_clips(of_two_ranks: dict[str, list[torch.Te
 if __name__ == "__main__":
     with distributed.session("cpu"):
         results = {name: measure(loss_of) for name, loss_of in LOSSES.items()}
+        results |= {f"{name}, weighted": measure(loss_of, WEIGHTS) for name, loss_of in LOSSES.items()}
         if distributed.rank() == 0:
             torch.save(results, sys.argv[1])

@@ -33,16 +33,16 @@ def naive(images: torch.Tensor, texts: torch.Tensor, scale: float, bias: float) 
 @pytest.mark.parametrize(("n", "d", "scale", "bias"), [(1, 4, 10.0, -10.0), (2, 3, 1.0, 0.5), (7, 16, 10.0, -10.0), (16, 8, 100.0, -8.0)])
 def test_equals_a_loop_over_pairs(n: int, d: int, scale: float, bias: float) -> None:
     images, texts = features(n, d, seed=n)
-    ours = float(siglip_loss(images, texts, scalar(scale), scalar(bias)))
+    ours = float(siglip_loss(images, texts, scalar(scale), scalar(bias)).mean())
     assert ours == pytest.approx(naive(images, texts, scale, bias), abs=1e-9)
 
 
 def test_at_scale_0_every_pair_costs_the_same() -> None:
     images, texts = features(6, 4, seed=0)
-    at_half = float(siglip_loss(images, texts, scalar(0.0), scalar(0.0)))
+    at_half = float(siglip_loss(images, texts, scalar(0.0), scalar(0.0)).mean())
     assert at_half == pytest.approx(6 * math.log(2), abs=1e-12)
     # At bias b a right pair costs log(1 + e^-b), and each of the 5 others log(1 + e^b).
-    at_minus_two = float(siglip_loss(images, texts, scalar(0.0), scalar(-2.0)))
+    at_minus_two = float(siglip_loss(images, texts, scalar(0.0), scalar(-2.0)).mean())
     assert at_minus_two == pytest.approx(math.log1p(math.exp(2)) + 5 * math.log1p(math.exp(-2)), abs=1e-12)
 
 
@@ -53,7 +53,7 @@ def test_equals_open_clips_loss_and_gradients() -> None:
     for function in (siglip_loss, SigLipLoss()):
         images, texts = (x.requires_grad_() for x in features(24, 32, seed=9))
         scale, bias = scalar(12.0).requires_grad_(), scalar(-9.0).requires_grad_()
-        loss = function(images, texts, scale, bias)
+        loss = function(images, texts, scale, bias).mean()
         loss.backward()
         results.append((loss.detach(), images.grad, texts.grad, scale.grad, bias.grad))
     for ours, theirs in zip(*results, strict=True):

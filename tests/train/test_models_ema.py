@@ -143,6 +143,10 @@ def test_byols_momentum_rises_from_its_base_to_one() -> None:
     assert byol_momentum(0, 100) == pytest.approx(0.996)
     assert byol_momentum(100, 100) == 1
     assert byol_momentum(50, 100) == pytest.approx(1 - 0.004 / 2)
+    # cos² form of the same curve, from cos 2x = 2·cos² x − 1
+    at = [byol_momentum(k, 100) for k in range(101)]
+    assert at == pytest.approx([1 - 0.004 * math.cos(math.pi * k / 200) ** 2 for k in range(101)], abs=1e-15)
+    assert at == sorted(at)
     assert byol_momentum(25, 100, base=0.9) == pytest.approx(1 - 0.1 * (math.sqrt(0.5) + 1) / 2)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from shards.core.errors import UsageError
@@ -102,6 +103,34 @@ def test_open_clip_loads_the_file_by_the_line_that_is_printed(case: str, tmp_pat
     check_equal(theirs, model, side)
 
 
+@pytest.mark.parametrize("changed", [{"quick_gelu": True}, {"augment": {"mean": [0.5, 0.5, 0.5], "std": list(STD)}}])
+def test_another_exports_configuration_is_not_written_over(changed: dict[str, Any], tmp_path: Path) -> None:
+    """Two exports of one model share a folder; one with other options would change what the first computes, and is refused."""
+    first = saved(tmp_path / "first", trained("tiny-vit-32"), "tiny-vit-32")
+    quick = {name: value for name, value in changed.items() if name == "quick_gelu"}
+    other = saved(tmp_path / "other", trained("tiny-vit-32", **quick), "tiny-vit-32", **changed)
+    out = tmp_path / "out"
+    exported = export(first, "open_clip", str(out / "a.pt"))
+    assert [Path(file).name for file in exported.files] == ["a.pt", "open_clip_config.json", "a.json"]
+    export(first, "open_clip", str(out / "b.pt"))
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert sorted(before) == ["a.json", "a.pt", "b.json", "b.pt", "open_clip_config.json"]
+    with pytest.raises(UsageError, match=r"open_clip_config\.json is there already, with other content") as error:
+        export(other, "open_clip", str(out / "c.pt"))
+    assert "--overwrite" in error.value.advice
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    export(other, "open_clip", str(out / "c.pt"), overwrite=True)
+    after = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert {name for name in before if after[name] != before[name]} == {"open_clip_config.json"}
+
+
+def test_a_file_named_like_a_model_of_open_clip_does_not_take_its_name(tmp_path: Path) -> None:
+    path = saved(tmp_path / "run", trained("tiny-vit-32"), "tiny-vit-32")
+    exported = export(path, "open_clip", str(tmp_path / "ViT-B-32.pt"))
+    assert Path(exported.files[2]).name == "ViT-B-32-provender.json"
+    assert "create_model_and_transforms('ViT-B-32-provender', pretrained=" in exported.load
+
+
 @pytest.mark.slow
 def test_a_model_that_open_clip_has_loads_by_its_name_alone(tmp_path: Path) -> None:
     import open_clip
@@ -165,6 +194,19 @@ def test_the_command_prints_files_and_the_line_that_loads_them(tmp_path: Path, c
         run(ExportConfig(checkpoint=path, output=out, format="hf"))
     assert run(ExportConfig(checkpoint=path, output=out, format="hf", overwrite=True, json=True)) == 0
     assert json.loads(capsys.readouterr().out)["files"][0] == f"{out}/open_clip_model.safetensors"
+
+
+def test_averaged_weights_are_written_where_there_are_some(tmp_path: Path) -> None:
+    model = trained("tiny-vit-32")
+    path = saved(tmp_path, model, "tiny-vit-32")
+    with pytest.raises(UsageError, match="has no averaged weights"):
+        export(path, "safetensors", str(tmp_path / "a.safetensors"), ema=True)
+    state = checkpoint.read(path)
+    doubled = {f"module.{name}": 2 * tensor for name, tensor in model.state_dict().items()}
+    checkpoint.save(str(tmp_path), state | {"ema": {"updates": 1, **doubled}})
+    export(path, "safetensors", str(tmp_path / "a.safetensors"), ema=True)
+    written = load_file(tmp_path / "a.safetensors")
+    assert all(torch.equal(written[name], 2 * tensor) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize(

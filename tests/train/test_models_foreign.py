@@ -242,8 +242,10 @@ def test_a_checkpoint_of_ours_is_read_like_any_other(tmp_path: Path) -> None:
     from train import checkpoint
 
     model = peer("tiny-vit-32")
-    checkpoint.save(str(tmp_path), {"state_dict": model.state_dict(), "step": 3})
+    known = {"task": "clip", "config": {"model": "tiny-vit-32"}, "manifests": [], "samples_seen": 48, "parent": None}
+    checkpoint.save(str(tmp_path), {"state_dict": model.state_dict(), "step": 3, **known})
     weights, facts = read_weights(str(tmp_path))
+    assert facts.lineage == {"task": "clip", "model": "tiny-vit-32", "manifests": [], "step": 3, "samples_seen": 48, "parent": None}
     assert (facts.kind, facts.provenance, facts.tensors) == ("provender", "recorded", len(model.state_dict()))
     tower = tower_of("tiny-vit-32")
     report = load_weights(tower, str(tmp_path))

@@ -20,8 +20,8 @@ from shards.core.errors import ProvenderError, RunError, UsageError
 from shards.manifest import read_manifest
 from shards.reader import read_samples
 from shards.sample import uid_of
+from train.data.annotations import label_array
 from train.data.batch import Needs
-from train.data.labels import label_array
 from train.data.loader import Batch, Loader
 from train.data.noise import Noise
 from train.data.order import NOISE, identity, words

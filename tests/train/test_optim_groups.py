@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,8 +11,12 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from shards.core.errors import UsageError
+from tests.train import runs
+from train.models.clip import build_clip
 from train.models.load import build_model
-from train.optim.groups import Grouping, decays, layers_of, make_groups, set_lr
+from train.optim.groups import Grouping, Layers, decays, layers_of, make_groups, set_lr
+
+pytestmark = pytest.mark.usefixtures("micro_models", "one_thread")
 
 
 class Tiny(nn.Module):
@@ -66,7 +71,8 @@ def test_layers_and_decay_of_a_vit_are_timms(layer_decay: float) -> None:
 
 def test_layers_of_open_clips_transformers() -> None:
     model = build_model("tiny-vit-32")
-    layers = layers_of(model)
+    numbered = layers_of(model)
+    layers = numbered.numbers
     image_depth = len(model.visual.transformer.resblocks)
     text_depth = len(model.transformer.resblocks)
     top = max(image_depth, text_depth) + 1
@@ -75,14 +81,53 @@ def test_layers_of_open_clips_transformers() -> None:
         assert layers[f"visual.transformer.resblocks.{k}.ln_1.weight"] == top - image_depth + k
     for k in range(text_depth):
         assert layers[f"transformer.resblocks.{k}.ln_1.weight"] == top - text_depth + k
-    inputs = {n for n, layer in layers.items() if layer == 0}
-    embeddings = {"visual.conv1.weight", "visual.class_embedding", "visual.positional_embedding", "positional_embedding"}
-    assert inputs == embeddings | {"token_embedding.weight", "visual.ln_pre.weight", "visual.ln_pre.bias"}
+    of_images = {n for n in layers if layers[n] == top - image_depth - 1 and n.startswith("visual.")}
+    embeddings = {"visual.conv1.weight", "visual.class_embedding", "visual.positional_embedding"}
+    assert of_images == embeddings | {"visual.ln_pre.weight", "visual.ln_pre.bias"}
+    of_texts = {n for n in layers if layers[n] == top - text_depth - 1 and not n.startswith("visual.")}
+    assert of_texts == {"positional_embedding", "token_embedding.weight"}
     assert {layers[n] for n in ("visual.proj", "visual.ln_post.weight", "text_projection", "ln_final.bias")} == {top}
-    grouping = Grouping(lr=1.0, weight_decay=0.1, layer_decay=0.5, layers=layers)
+    grouping = Grouping(lr=1.0, weight_decay=0.1, layer_decay=0.5, layers=numbered)
     groups = by_name(model, make_groups(model.named_parameters(), grouping))
-    assert groups["visual.conv1.weight"]["lr_scale"] == 0.5**top
+    assert groups["visual.conv1.weight"]["lr_scale"] == 0.5 ** (image_depth + 1)
     assert groups["logit_scale"]["lr_scale"] == groups["text_projection"]["lr_scale"] == 1
+
+
+@pytest.mark.parametrize("task", ["supervised", "simclr", "clip"])
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_a_timm_tower_learns_at_timms_rates_in_every_task(task: str, name: str, make_shards: Callable[..., str]) -> None:
+    import timm
+    from timm.optim import param_groups_layer_decay
+
+    model = timm.create_model(name, num_classes=5)
+    theirs = by_name(model, param_groups_layer_decay(model, layer_decay=0.5))
+    made, _ = runs.built(task, make_shards(20, classes=True), model=f"timm/{name}", image_size=160, layer_decay=0.5, decay_rule="ndim")
+    ours = by_name(made.trained, made.optimizer.param_groups)
+    trunk = {name.removeprefix("model.visual.trunk."): group for name, group in ours.items() if ".trunk." in name}
+    assert trunk.keys() == {name for name in theirs if not name.startswith(("head.", "fc."))}
+    assert len({group["lr_scale"] for group in trunk.values()}) > 2
+    for name, group in trunk.items():
+        assert group["lr_scale"] == pytest.approx(theirs[name]["lr_scale"], rel=1e-12), name
+    after = [name for name in ours if name.startswith(("heads.", "model.visual.head.", "model.ln_final", "model.text_projection"))]
+    assert after
+    assert {ours[name]["lr_scale"] for name in after} == {1.0}
+
+
+def test_a_shallow_text_tower_is_numbered_by_itself() -> None:
+    model = build_clip("tiny-vit-32", text="micro-vit")
+    layers = layers_of(model)
+    depth = len(model.transformer.resblocks)
+    assert depth < len(model.visual.transformer.resblocks)
+    assert layers.numbers["token_embedding.weight"] == layers.top - depth - 1
+    assert layers.numbers["transformer.resblocks.0.ln_1.weight"] == layers.top - depth
+    assert layers.numbers["visual.conv1.weight"] == 0
+
+
+@pytest.mark.parametrize("name", ["micro-rn", "torchvision/resnet18"])
+@pytest.mark.parametrize("task", ["clip", "simclr"])
+def test_an_image_tower_without_numbered_blocks_is_refused(task: str, name: str, make_shards: Callable[..., str]) -> None:
+    with pytest.raises(UsageError, match=r"layer_decay for \w*ResNet, whose blocks have no numbers\n  allowed: open_clip's ViTs"):
+        runs.built(task, make_shards(20), model=name, image_size=32, layer_decay=0.5)
 
 
 def test_the_head_has_its_own_rate_and_decay() -> None:
@@ -132,7 +177,7 @@ def test_frozen_parameters_are_left_out_and_lars_adapts_matrices_only() -> None:
         ({"lr": 0.0}, "lr: 0"),
         ({"weight_decay": -0.1}, "weight_decay: -0.1"),
         ({"heads": ("head.",), "head_lr": -1.0}, "head_lr: -1"),
-        ({"layer_decay": 1.5, "layers": {"a": 0}}, "layer_decay: 1.5"),
+        ({"layer_decay": 1.5, "layers": Layers({"a": 0}, 1)}, "layer_decay: 1.5"),
         ({"layer_decay": 0.5}, "layers are not known"),
         ({"head_lr": 0.1}, "but no head"),
     ],

@@ -220,3 +220,11 @@ def test_batches_that_cannot_be_shared_out_are_refused(batch: int, world: int) -
 def test_half_given_weights_are_refused(weights: list[float | None]) -> None:
     with pytest.raises(UsageError, match="weights"):
         Order([[5], [5]], weights, batch_size=4, seed=0)
+
+
+@given(st.lists(st.one_of(st.text(max_size=40), st.binary(min_size=16, max_size=16).map(bytes.hex)), max_size=6))
+def test_identities_of_many_are_those_of_each(names: list[str]) -> None:
+    assert [tuple(pair) for pair in order.identities_of(names).tolist()] == [order.identity(name) for name in names]
+    uids = [hashlib.md5(name.encode("utf-8", "surrogatepass")).hexdigest() for name in names]
+    assert [tuple(pair) for pair in order.identities_of(uids).tolist()] == [order.identity(uid) for uid in uids]
+    assert [order.name_of(*order.identity(uid)) for uid in uids] == uids

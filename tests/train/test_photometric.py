@@ -176,7 +176,9 @@ def test_randaugment_comes_after_the_flip_and_before_the_rest() -> None:
     turned = torch.stack([tv.horizontal_flip(image) if flip else image for image, flip in zip(images, params.flip, strict=True)])
     fill = torch.tensor([124.0, 116.0, 104.0])  # ImageNet's mean
     operated = imageops.apply(turned, params.policy, fill)
-    plain = AugmentParams(params.flip & False, params.factors, params.order, params.gray, params.sigma, params.solarize, params.policy)
+    plain = AugmentParams(
+        params.flip & False, params.factors, params.order, params.gray, params.sigma, params.solarize, params.policy, params.erased
+    )
     assert (ours - defined(augment, operated, plain)).abs().max() < 1e-5
     assert (params.policy[..., 0] >= 0).any()
     assert np.isfinite(params.policy).all()

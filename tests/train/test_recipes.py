@@ -40,7 +40,11 @@ OF_PAPER = {"model": "RN50", "epochs": 16, "batch_size": 1024, "lr": 1e-3, "weig
 OF_OPENAI = {"epochs": 32, "batch_size": 32768, "lr": 5e-4, "warmup": 2000, "weight_decay": 0.2, "schedule": "cosine"}
 SGD = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4, "epochs": 90, "decay_rule": "all", "warmup": 0}
 
+WISEFT = {**RESNET, "batch_size": 128, "weight_decay": 0.1, "warmup": 500, "decay_rule": "all", "grad_clip": 1.0, "schedule": "cosine"}
+
 PUBLISHED: dict[str, dict[str, Any]] = {
+    "finetune-paper": {**WISEFT, "epochs": 128, "lr": 1e-3},
+    "finetune-wiseft": {**WISEFT, "epochs": 10, "batch_size": 512, "lr": 3e-5, "head": "zeroshot"},
     "clip-rn50-paper": {**RESNET, **OF_PAPER, "warmup": 5000, "schedule": "cosine"},
     "clip-rn50-openai": {**RESNET, **OF_OPENAI, "model": "RN50-quickgelu"},
     "clip-vit-b-32-openai": {**VIT, **OF_OPENAI, "model": "ViT-B-32-quickgelu"},
@@ -55,7 +59,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **RESNET, "loss": "fastclip", "model": "RN50", "epochs": 37, "batch_size": 1024, "lr": 1e-3, "warmup": 10000, "weight_decay": 0.1,
         "fastclip": {
             "version": "v3", "rho": 6.5, "eps": 1e-14, "gamma": 0.2, "gamma_epochs": 18, "gamma_schedule": "cosine",
-            "temperature": 0.07, "temperature_weight": 2.0,
+            "temperature": 0.07, "temperature_weight": 2.0, "temperature_fall": 0.03,
         },
     },
     "siglip-vit-b-16": {
@@ -92,6 +96,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 # Of which preset an augmentation is.
 AUGMENTED: dict[str, dict[str, str]] = {
     "clip-rn50-paper": {"augment": "paper"},
+    "finetune-paper": {"augment": "finetune-paper"},
+    "finetune-wiseft": {"augment": "openclip"},
     "clip-rn50-openai": {"augment": "openclip"},
     "clip-vit-b-32-openai": {"augment": "openclip"},
     "clip-rn50-openclip": {"augment": "openclip"},
@@ -117,8 +123,10 @@ def written(name: str) -> dict[str, Any]:
 
 def loaded(name: str, **flags: Any) -> TrainConfig:
     """Return a recipe's configuration, through its own task."""
-    module: Any = registry.get("train.tasks", written(name)["task"])
-    return module.Config.from_flags({"config": name, "manifest": ("a",), "output": "out", **flags})
+    task = written(name)["task"]
+    module: Any = registry.get("train.tasks", task)
+    trunk = {"model": "RN50"} if task == "finetune" else {}  # what is tuned is the user's, as the data are
+    return module.Config.from_flags({"config": name, "manifest": ("a",), "output": "out", **trunk, **flags})
 
 
 def plain(value: Any) -> Any:
@@ -218,7 +226,7 @@ def test_the_list_names_every_recipe_with_its_task_and_headline(capsys: pytest.C
     assert show(ListConfig(json=True)) == 0
     printed = json.loads(capsys.readouterr().out)
     assert {row["name"]: row["task"] for row in printed["recipes"]} == {name: written(name)["task"] for name in NAMES}
-    assert [row["name"] for row in printed["tasks"]] == sorted(runs.TASKS)
+    assert [row["name"] for row in printed["tasks"]] == sorted((*runs.TASKS, "finetune"))
     assert show(ListConfig("recipes")) == 0
     text = capsys.readouterr().out
     first = (RECIPES / "byol-rn50.yaml").read_text(encoding="utf-8").splitlines()[0]
@@ -264,6 +272,8 @@ def test_every_recipe_starts_on_a_cpu(
     # instructions emulates them, which took more than four times as long.
     build = make_shards(512, per_shard=256, classes=True, width=64, height=64)
     arguments = [written(name)["task"], "--config", name, "--manifest", build, "--output", str(tmp_path / "run")]
+    if written(name)["task"] == "finetune":
+        arguments += ["--model", "tiny-rn-64", "--head", "normal"]  # what is tuned is the user's; from scratch there is no text
     arguments += ["--samples", "512", "--steps", "3", "--batch-size", "4", "--precision", "fp32"]
     arguments += ["--device", "cpu", "--workers", "1", "--loader", "threads", "--no-tensorboard", "--log-every", "1", "--json"]
     assert main(arguments) == 0

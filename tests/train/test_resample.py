@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,11 @@ def ours(image: np.ndarray, box: Box, size: tuple[int, int], kind: int) -> np.nd
 
 
 def pillows(image: np.ndarray, box: Box, size: tuple[int, int], kind: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize(size[::-1], PILLOW[kind], box=box))
+    """Return what Pillow makes of the box, cut out first."""
+    left, top = math.floor(box[0]), math.floor(box[1])
+    cut = Image.fromarray(image).crop((left, top, math.ceil(box[2]), math.ceil(box[3])))
+    inside = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    return np.asarray(cut.resize(size[::-1], PILLOW[kind], box=inside))
 
 
 @pytest.mark.parametrize("kind", [BICUBIC, BILINEAR])
@@ -98,7 +103,8 @@ def naive_weights(start: float, extent: float, length: int, size: int, kind: int
     for output in range(size):
         centre = start + (output + 0.5) * scale
         support = stretch * (1 if kind == BILINEAR else 2)
-        for i in range(max(0, int(centre - support + 0.5)), min(length, int(centre + support + 0.5))):
+        lowest, highest = math.floor(start), min(length, math.ceil(start + extent))
+        for i in range(max(lowest, int(centre - support + 0.5)), min(highest, int(centre + support + 0.5))):
             x = abs(i + 0.5 - centre) / stretch
             if kind == BILINEAR:
                 weights[output, i] = max(0.0, 1 - x)

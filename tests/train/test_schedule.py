@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +14,6 @@ from train.optim.schedules import (
     constant,
     constant_cooldown,
     learning_rate,
-    momentum_cosine,
     slip_cosine,
     stepped,
     warmup_cosine,
@@ -93,16 +91,6 @@ def test_steps_equal_torchs() -> None:
         assert stepped(step, base, warmup, every) == pytest.approx(torchs.get_last_lr()[0], rel=1e-12)
         optimizer.step()
         torchs.step()
-
-
-def test_the_teachers_momentum_goes_from_base_to_1() -> None:
-    at = [momentum_cosine(k, 0.996, 100) for k in range(101)]
-    assert at[0] == pytest.approx(0.996, abs=1e-15)
-    assert at[50] == pytest.approx(0.998, abs=1e-15)
-    assert at[100] == 1
-    assert at == sorted(at)
-    # cos² form of the same curve, from cos 2x = 2·cos² x − 1.
-    assert at == pytest.approx([1 - 0.004 * math.cos(math.pi * k / 200) ** 2 for k in range(101)], abs=1e-15)
 
 
 BY_NAME: dict[str, Callable[[int], float]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,28 +15,19 @@ from shards.core.errors import UsageError
 from tests.train import runs
 from train.data.batch import Batch
 from train.run import Run
-from train.step import gradient, mixed, parts_of, seed_models, total
+from train.step import gradient, mixed, outcome_of, parts_of, seed_models, total
 from train.tasks.base import Step
 
+pytestmark = pytest.mark.usefixtures("micro_models", "one_thread")
 MakeShards = Callable[..., str]
 AT = Step(3, 10, 0.0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _models(tmp_path_factory: pytest.TempPathFactory) -> None:
-    runs.know_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with runs.one_thread():
-        yield
 
 
 def after_a_step(task: str, build: str, **options: Any) -> tuple[Run, dict[str, torch.Tensor], dict[str, float]]:
     """Return a training after one backward pass, its gradients and the terms of its loss."""
     made, batch = runs.built(task, build, **options)
-    terms = gradient(made.module().train(), made.trained, batch, AT, made.scaler)
+    terms, by_sample = gradient(made.module().train(), made.trained, batch, AT, made.scaler)
+    assert float(by_sample.mean()) == pytest.approx(float(terms["loss"].detach()), rel=1e-5)  # every sample has a loss here
     gradients = {name: p.grad for name, p in made.trained.named_parameters() if p.grad is not None}
     return made, gradients, {name: float(value.detach()) for name, value in terms.items()}
 
@@ -66,7 +58,8 @@ def test_parts_give_the_gradient_of_the_whole(task: str, options: dict[str, Any]
     whole, expected, terms = after_a_step(task, build, **options)
     for accum in (2, 4):
         made, gradients, in_parts = after_a_step(task, build, accum=accum, **options)
-        assert difference(expected, gradients) < 1e-5
+        # SLIP's ResNet has 1.3e-5 on some processors; BatchNorm over other samples would make it 1e-2 (the next test).
+        assert difference(expected, gradients) < 3e-5
         assert in_parts == pytest.approx(terms, rel=1e-5)
         for name, buffer in made.trained.named_buffers():  # running statistics, FastCLIP's table
             torch.testing.assert_close(buffer, whole.trained.get_buffer(name), rtol=1e-5, atol=1e-6)
@@ -83,6 +76,87 @@ def test_without_groups_batchnorm_sees_the_parts(make_shards: MakeShards) -> Non
     assert difference(expected, in_parts) > 1e-2
 
 
+def test_parts_make_one_update_of_plain_running_statistics(make_shards: MakeShards) -> None:
+    """Twin: each part by itself, from the first statistics; one update with the mean of what they would have made."""
+    build = make_shards(20)
+    made, batch = runs.built("clip", build, accum=4)
+    trained = made.trained.train()
+    first = {name: buffer.clone() for name, buffer in trained.named_buffers() if "running" in name}
+    views, ready = trained.views(batch), trained.on_host(batch)
+    sums = {name: torch.zeros_like(buffer) for name, buffer in first.items()}
+    for rows in parts_of(len(batch), 4):
+        for name, value in first.items():
+            trained.get_buffer(name).copy_(value)
+        with torch.no_grad():
+            trained([view[rows] for view in views], ready.part(rows), None)
+        for name, total_of in sums.items():
+            total_of += trained.get_buffer(name)
+    after, _, _ = after_a_step("clip", build, accum=4)
+    assert sums
+    for name, total_of in sums.items():
+        torch.testing.assert_close(after.trained.get_buffer(name), total_of / 4, rtol=1e-4, atol=1e-6)
+    tracked = [buffer for name, buffer in after.trained.named_buffers() if name.endswith("num_batches_tracked")]
+    assert {int(buffer) for buffer in tracked} == {1}
+
+
+def test_passes_that_are_done_again_update_running_statistics_once(make_shards: MakeShards) -> None:
+    build = make_shards(20, classes=True)
+    options = {"model": "timm/test_resnet", "image_size": 32}
+    plain, expected, _ = after_a_step("supervised", build, **options)
+    again, gradients, _ = after_a_step("supervised", build, grad_checkpointing=True, **options)
+    assert difference(expected, gradients) < 1e-5
+    for name, buffer in plain.trained.named_buffers():
+        torch.testing.assert_close(again.trained.get_buffer(name), buffer, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["micro-rn", "torchvision/resnet18"])
+@pytest.mark.parametrize("task", ["clip", "simclr"])
+def test_checkpointing_that_would_have_no_effect_is_refused(task: str, name: str, make_shards: MakeShards) -> None:
+    with pytest.raises(UsageError, match=f"gradient checkpointing: '{name}' has none"):
+        runs.built(task, make_shards(20), model=name, image_size=32, grad_checkpointing=True)
+
+
+def test_views_of_one_tower_are_normalised_alike(make_shards: MakeShards) -> None:
+    build = make_shards(20)
+    with pytest.raises(UsageError, match="views of one tower normalised by mean"):
+        runs.built("slip", build, augment="openclip")
+    made, _ = runs.built("slip", build)
+    stated = {"preset": "simclr", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+    same, batch = runs.built("slip", build, augment={"mean": [0.5] * 3, "std": [0.2] * 3}, augment_ssl=stated)
+    lowest = min(float(view.min()) for view in same.trained.views(batch))
+    assert lowest >= -2.5 - 1e-5
+    assert not torch.equal(made.trained.photometric.mean, same.trained.photometric.mean)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("accum", "backend"), [(1, "inductor"), (2, "aot_eager")])
+def test_compiled_is_the_same_gradient_in_one_graph(
+    accum: int, backend: str, make_shards: MakeShards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In parts through the backend that traces the same graphs and makes no code of them: inductor takes a minute for them."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    build = make_shards(20)
+    _, expected, terms = after_a_step("clip", build, model="micro-vit", accum=accum)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    _, gradients, compiled = after_a_step("clip", build, model="micro-vit", accum=accum, compile=True)
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] >= 1
+    assert not counters["graph_break"]
+    assert compiled == pytest.approx(terms, rel=1e-4)
+    assert difference(expected, gradients) < 1e-4
+
+
+def test_ids_are_cut_by_eights_before_what_is_compiled(make_shards: MakeShards) -> None:
+    build = make_shards(20)
+    made, batch = runs.built("clip", build, model="micro-vit")
+    compiled, _ = runs.built("clip", build, model="micro-vit", compile=True)
+    assert batch.tokens is not None
+    longest = int(batch.tokens.argmax(dim=1).max()) + 1
+    lengths = [run.trained.on_host(batch).tokens.shape[1] for run in (made, compiled)]  # type: ignore[union-attr]
+    assert lengths == [longest, min(24, -(-longest // 8) * 8)]
+
+
 def test_both_passes_drop_the_same_patches(make_shards: MakeShards) -> None:
     """Twin: one graph over all parts, each drawn with the part's seed."""
     build = make_shards(20)
@@ -96,7 +170,7 @@ def test_both_passes_drop_the_same_patches(make_shards: MakeShards) -> None:
         seed_models(0, AT.step, number)
         parts.append(made.trained([view[rows] for view in views], batch.part(rows), None))
     features = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    loss = total(made.task.loss(features, batch, AT))
+    loss = outcome_of(made.task.loss(features, batch, AT), batch).terms["loss"]
     loss.backward()
     expected = {name: p.grad for name, p in made.trained.named_parameters() if p.grad is not None}
     assert terms["loss"] == pytest.approx(float(loss.detach()), rel=1e-6)
@@ -192,10 +266,12 @@ def test_only_labelled_samples_are_scored_and_mixed(make_shards: MakeShards) -> 
     batch.labels[::3] = -1
     guesses = (batch.labels + torch.arange(16) % 2).clamp(min=0) % 4  # every second one is wrong
     logits = torch.nn.functional.one_hot(guesses, 4).float()
-    terms = made.task.loss({"logits": logits}, batch, AT)
+    terms, by_sample = outcome_of(made.task.loss({"logits": logits}, batch, AT), batch)
     right = [int(row.argmax()) == label for row, label in zip(logits, batch.labels.tolist(), strict=True) if label >= 0]
     assert 0 < sum(right) < len(right) == 10
     assert float(terms["acc1"]) == pytest.approx(sum(right) / len(right))
+    assert by_sample.isnan().tolist() == [label < 0 for label in batch.labels.tolist()]
+    assert float(by_sample.nanmean()) == pytest.approx(float(terms["supervised_loss"]), rel=1e-6)
 
 
 def test_what_cannot_be_mixed_is_refused(make_shards: MakeShards) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from train import loop, run
 from train.models.load import load_checkpoint
 from train.tasks.base import Step
 
+pytestmark = pytest.mark.usefixtures("micro_models", "one_thread")
 MakeShards = Callable[..., str]
 # Terms of the loss, whose sum it is, and what else the log shows.
 TERMS = {
@@ -29,17 +30,6 @@ TERMS = {
     "supervised": ({"supervised_loss"}, {"acc1"}),
     "byol": ({"byol_loss"}, set()),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _models(tmp_path_factory: pytest.TempPathFactory) -> None:
-    runs.know_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with runs.one_thread():
-        yield
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -92,13 +82,33 @@ def test_a_new_training_starts_from_the_weights_of_another_one(task: str, make_s
 
     loop.train(runs.config(task, build, child, **options))
     digest = hashlib.sha256((parent / "checkpoint.pt").read_bytes()).hexdigest()
-    expected = {"file": "checkpoint.pt", "sha256": digest, "kind": "provender", "provenance": "recorded"}
+    lineage = {"task": "clip", "model": "micro-rn", "step": 2, "samples_seen": 32, "parent": None, "manifests": state(parent)["manifests"]}
+    expected = {"file": "checkpoint.pt", "sha256": digest, "kind": "provender", "provenance": "recorded", **lineage}
     assert state(child)["parent"] == expected
     shutil.copy(child / "checkpoint-000000001.pt", child / "checkpoint.pt")
     ended = tensors(child, "checkpoint-000000002.pt")
     loop.train(runs.config(task, build, child, **options))
     assert state(child)["parent"] == expected
     assert all(torch.equal(value, ended[name]) for name, value in tensors(child).items())
+
+
+def test_a_parent_that_the_checkpoint_does_not_have_is_refused(make_shards: MakeShards, tmp_path: Path) -> None:
+    """By digest: a parent that was moved is the same one. A finished training is looked at, too."""
+    build, moved = make_shards(16), tmp_path / "moved.pt"
+    for name, seed in (("one", 1), ("two", 2)):
+        loop.train(runs.config("clip", build, tmp_path / name, epochs=1.0, seed=seed))
+    one, two = (str(tmp_path / name / "checkpoint.pt") for name in ("one", "two"))
+    with pytest.raises(UsageError, match="started from fresh weights") as error:
+        loop.train(runs.config("clip", build, tmp_path / "one", epochs=1.0, seed=1, from_=two))
+    assert f"--from {two} (sha256 " in str(error.value)
+    child = tmp_path / "child"
+    loop.train(runs.config("clip", build, child, epochs=1.0, from_=one))
+    digest = hashlib.sha256(Path(one).read_bytes()).hexdigest()
+    with pytest.raises(UsageError, match=f"started from checkpoint.pt .sha256 {digest[:12]}"):
+        loop.train(runs.config("clip", build, child, epochs=1.0, from_=two))
+    shutil.copy(one, moved)
+    assert loop.train(runs.config("clip", build, child, epochs=1.0, from_=str(moved))) == 0
+    assert loop.train(runs.config("clip", build, child, epochs=1.0)) == 0
 
 
 def test_weights_of_another_model_are_refused(make_shards: MakeShards, tmp_path: Path) -> None:

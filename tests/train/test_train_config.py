@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from shards.core import registry
+from shards.core import recipes, registry
 from shards.core.errors import UsageError
 from tests.train import runs
 from train import cli
@@ -52,7 +52,8 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 def test_recipes_are_complete_but_for_the_data(name: str) -> None:
     task = yaml.safe_load((RECIPES / f"{name}.yaml").read_text()).get("task", "clip")
     module: Any = registry.get("train.tasks", task)
-    module.Config.from_flags({"config": name, "manifest": ("a",), "output": "out"}).check()
+    trunk = {"model": "RN50"} if module.Config.TASK == "finetune" else {}  # what is tuned is the user's
+    module.Config.from_flags({"config": name, "manifest": ("a",), "output": "out", **trunk}).check()
 
 
 def test_the_published_recipe_has_the_published_numbers() -> None:
@@ -70,13 +71,26 @@ def test_the_published_recipe_has_the_published_numbers() -> None:
         ({"samples_seen": 5}, "two budgets"),
         ({"warmup": 1, "warmup_samples": 1}, "two warm-ups"),
         ({"warmup": 1, "warmup_epochs": 1.0}, "two warm-ups"),
-        ({"batch_size": 0}, "batch_size: 0"),
-        ({"epochs": -1.0}, "epochs: -1"),
+        ({"batch_size": 0}, "batch_size: found 0"),
+        ({"epochs": -1.0}, "epochs: found -1"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         config(**values).check()
+
+
+def test_a_trial_alone_is_told_what_budget_it_means() -> None:
+    with pytest.raises(UsageError) as error:
+        config(epochs=None, steps=3, batch_size=32).check()
+    assert error.value.advice == "--steps alone is no budget; for 3 steps: --samples-seen 96"
+
+
+def test_a_measurement_needs_no_output_folder() -> None:
+    config(output="", profile=True).check()
+    config(output="", dry_run=True).check()
+    with pytest.raises(UsageError, match="--dry-run and --profile"):
+        config(profile=True, dry_run=True).check()
 
 
 def test_unknown_recipes_and_keys_are_refused_with_a_hint(tmp_path: Path) -> None:
@@ -217,7 +231,7 @@ REFUSED = [
     *(("--checkpoint-every", value) for value in ("0",)),
     *(("--checkpoint-minutes", value) for value in ("-1", "nan")),
     *(("--max-bad-share", value) for value in ("2", "nan")),
-    *(("--layer-share", value) for value in ("1.1",)),
+    *(("--layer", value) for value in ("a@1.1", "a@x", "a@nan", "@0.5")),
     *(("--device", value) for value in ("tpu", "cuda:x")),
     *(("--image-size", value) for value in ("16", "0", "-32")),
     *(("--batch-size", value) for value in ("1", "0", "-16")),
@@ -278,3 +292,42 @@ def test_every_task_is_a_verb() -> None:
     assert {"clip", "simclr", "slip", "supervised", "byol"} <= verbs.keys()
     assert all(verbs[task].run == "train.loop:train" for task in runs.TASKS)
     assert verbs["clip"].config is Config
+
+
+@pytest.mark.parametrize("values", [{"lr_floor": 2e-3}, {"schedule": "slip_cosine", "lr": 9e-6}])
+def test_a_floor_above_the_peak_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="the learning rate would rise"):
+        config(**{"lr": 1e-3, **values}).check()
+    config(lr=1e-3, lr_floor=1e-3).check()
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("lr: 1e-3\ngrad_clip: 1e0\naugment: {scale: [1e-1, 1]}\n")
+    got = Config.from_flags({"config": str(file)})
+    assert (got.lr, got.grad_clip, got.augment.scale) == (0.001, 1.0, (0.1, 1.0))
+    for text in ("lr: fast", "lr: 1e-3x", "lr: -1e-3", "batch_size: 1e3", "grad_clip: true"):
+        file.write_text(text + "\n")
+        with pytest.raises(UsageError, match=text.partition(":")[0]):
+            Config.from_flags({"config": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("lr: 0.1\nseed: 1\nlr: 0.2\n", "the key 'lr' in line 1 and again in line 3"),
+        ("noise:\n  labels: 0.1\n  labels: 0.1\n", "the key 'labels' in line 2 and again in line 3"),
+        ("layer: [{a: 1, a: 2}]\n", "the key 'a' in line 1 and again in line 1"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=told):
+        Config.from_flags({"config": str(file)})
+
+
+def test_anchors_and_merges_are_read_as_pyyaml_reads_them(tmp_path: Path) -> None:
+    text = "noise: &a {labels: 0.1, seed: 3}\nother: {<<: *a, seed: 4}\nlist: [*a, *a]\n"
+    (tmp_path / "own.yaml").write_text(text)
+    assert recipes.read(str(tmp_path / "own.yaml"), tmp_path) == yaml.safe_load(text)

@@ -18,6 +18,7 @@ class ExportConfig:
     format: Literal["open_clip", "hf", "safetensors"] = option(
         "open_clip", "open_clip: FILE.pt and its configuration; hf: a folder for open_clip's local-dir:; safetensors: the weights alone"
     )
+    ema: bool = option(False, "write the averaged weights of a training with --ema")
     overwrite: bool = option(False, "write over what is there")
     json: bool = option(False, "print JSON")
 
@@ -26,7 +27,7 @@ def run(config: ExportConfig) -> int:
     """Write the files, print them and the line that loads them, and return the exit code."""
     from train.models.export import export
 
-    exported = export(config.checkpoint, config.format, config.output, config.overwrite)
+    exported = export(config.checkpoint, config.format, config.output, config.overwrite, ema=config.ema)
     if config.json:
         emit({"files": list(exported.files), "load": exported.load})
     else:

@@ -32,7 +32,11 @@ class SeenConfig:
 
 @dataclass(frozen=True)
 class Seen:
-    """A sample in a batch: `row` is its place in the global batch, `epoch` counts the passes over its source from 0."""
+    """A sample in a batch.
+
+    `step` counts from 1, as in the log and in `checkpoint-STEP.pt`; `row` is the sample's place in the global batch, from 0;
+    `epoch` counts the passes over its source from 0.
+    """
 
     uid: str
     source: str
@@ -80,7 +84,7 @@ def seen(config: SeenConfig) -> Iterator[Seen]:
         items = order.items(step)
         for row in _rows_of(items.sources, items.positions, wanted):
             source, position = int(items.sources[row]), int(items.positions[row])
-            yield Seen(wanted[source][position], names[source], step, row, int(items.epochs[row]))
+            yield Seen(wanted[source][position], names[source], step + 1, row, int(items.epochs[row]))
 
 
 def _training(config: SeenConfig) -> tuple[Any, dict[str, Any]]:

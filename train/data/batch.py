@@ -61,6 +61,7 @@ class Batch:
     """A rank's part of a global batch: n samples.
 
     A batch of a loader that runs in a process of its own lies in shared memory: it is valid until the next one is asked for.
+    Copies to a GPU that are then queued on its current stream still get this batch.
 
     Attributes:
         step: the global step, from 0.
@@ -72,9 +73,11 @@ class Batch:
         captions: as text; empty texts where a sample has none. An empty list where the task needs none.
         tokens: (n, context length) int32 ids, or None.
         labels: (n,) int64 class numbers, −1 for unknown; or (n, classes) float32 of 0 and 1; or None.
-        soft_labels: (n, classes) float32 targets that add up to 1, where Mixup has mixed the labels; or None.
+        soft_labels: (n, classes) float32 targets that add up to 1 (to the weight, with weights), where Mixup has mixed the labels; or None.
+        weights: (n,) float32, by how much each sample's loss counts; or None, where all count alike.
         replaced: how many of the samples stand in for samples that cannot be decoded.
         bad: samples found to be undecodable while this batch was made.
+        recoded: how many captions are no UTF-8 and were read as cp1252.
     """
 
     step: int
@@ -87,14 +90,16 @@ class Batch:
     tokens: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     soft_labels: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
     replaced: int = 0
     bad: tuple[BadSample, ...] = ()
+    recoded: int = 0
 
     def __len__(self) -> int:
         return len(self.uids)
 
     def part(self, rows: slice) -> Batch:
-        """Return the batch of some of its samples, without the pixels; `bad` stays with the whole."""
+        """Return the batch of some of its samples, without the pixels; `bad` and `recoded` stay with the whole."""
         return Batch(
             step=self.step,
             epoch=self.epoch[rows],
@@ -106,6 +111,7 @@ class Batch:
             tokens=None if self.tokens is None else self.tokens[rows],
             labels=None if self.labels is None else self.labels[rows],
             soft_labels=None if self.soft_labels is None else self.soft_labels[rows],
+            weights=None if self.weights is None else self.weights[rows],
         )
 
     @property

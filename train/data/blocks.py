@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shards import layers, tar
+from shards.clip_bpe import clip_bpe
 from shards.core import fs
 from shards.core.errors import RunError, UsageError, closest
-from shards.header import header_size
 from shards.manifest import Manifest, ShardEntry
 from shards.member import check_member
-from shards.sample import IMAGE_EXTENSIONS
-from train.data.columns import TextColumn, TextListColumn
+from shards.sample import UID_RULE
+from shards.tables.values import caption_in
+from shards.weights import no_column, numbers_of
+from train.data.columns import IdsColumn, TextColumn, TextListColumn
 from train.data.noise import Noise
-from train.data.order import identity
+from train.data.order import identities_of, name_of
+from train.data.tars import TEXT, TarFiles, TarIndex
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
 
-OPEN_TARS = 128
-_TEXT = slice(2, 4)  # of the byte ranges of a sample: where its .txt is
 CLASS = "class"  # the sidecar's column of class numbers, and what `.cls` members hold
 
 
@@ -39,67 +40,6 @@ class Record(NamedTuple):
     text: tuple[int, int]
     label: tuple[int, int]
     row: int  # in its block
-
-
-class TarFiles:
-    """Positioned reads from tars, with the last `OPEN_TARS` kept open. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._open: OrderedDict[str, _Descriptor] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def read(self, path: str, offset: int, length: int) -> bytes:
-        """Return bytes of a tar.
-
-        Raises:
-            RunError: the tar is gone or shorter, or cannot be read.
-        """
-        try:
-            if fs.is_remote(path):
-                content = fs.read_range(path, offset, length)
-            else:
-                content = os.pread(self._get(path).number, length, offset)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise RunError(f"{path}: {reason}, while reading {length} bytes at {offset}", advice="shards verify") from error
-        if len(content) != length:
-            raise RunError(f"{path}: {len(content)} of {length} bytes at {offset}", advice="shards verify")
-        return content
-
-    def member(self, path: str, offset: int, size: int) -> bytes:
-        """Return a member's content, together with proof that it is one: the header before it states this size.
-
-        A tar that was written anew after indexing has other bytes at the old offsets. The proof takes 4 µs.
-
-        Raises:
-            RunError: as `read`, or the index is of another tar.
-        """
-        content = self.read(path, offset - tar.BLOCK, tar.BLOCK + size)
-        header = content[: tar.BLOCK]
-        if not tar.is_header(header) or header_size(header, path) != size:
-            advice = "shards verify; or shards index --overwrite, if the tar was rewritten on purpose"
-            raise RunError(f"{path}: no member of {size} bytes at {offset}", "the tar that was indexed", advice)
-        return content[tar.BLOCK :]
-
-    def _get(self, path: str) -> _Descriptor:
-        with self._lock:
-            if path not in self._open:
-                self._open[path] = _Descriptor(path)
-            self._open.move_to_end(path)
-            while len(self._open) > OPEN_TARS:
-                self._open.popitem(last=False)
-            return self._open[path]
-
-
-class _Descriptor:
-    """A file descriptor that closes with its last user, who may still be reading when the cache lets it go."""
-
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
 
 
 def used(manifest: Manifest, samples: int | None = None) -> list[int]:
@@ -121,11 +61,17 @@ def used(manifest: Manifest, samples: int | None = None) -> list[int]:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a source are read: captions of a layer, and labels of a column of the sidecar or of a layer."""
+    """Which columns of a source are read: layers of captions and of tokens; labels and weights of the sidecar or of a layer.
+
+    `every_caption` asks for all captions of a sample beside the chosen one.
+    """
 
     captions: bool = True
-    layer: str = ""
+    every_caption: bool = False
+    layers: tuple[str, ...] = ()
+    tokens: str = ""
     labels: str = ""
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,25 +81,31 @@ class Block:
     Attributes:
         ranges: (n, 6) int64: offset and size of the image, of the .txt and of the .cls in the tar.
         identities: (n, 2) uint64: what a sample's random numbers depend on.
+        names: uids or keys; None where they are the identities in hexadecimal, as all uids of ours are.
         caption, captions: the chosen caption and all of them; None where no sidecar has them.
-        layer: captions of the layer.
+        layers: captions of each layer.
+        tokens: packed ids of the chosen caption; None where no layer has them.
         labels: of the labels' column; a number or a list of numbers for each sample.
+        weights: (n,) float64, NaN for null; None where no column was asked for.
     """
 
     path: str
     ranges: NDArray[np.int64]
     identities: NDArray[np.uint64]
-    names: TextColumn
+    names: TextColumn | None = None
     caption: TextColumn | None = None
     captions: TextListColumn | None = None
-    layer: TextListColumn | None = None
+    layers: tuple[TextListColumn, ...] = ()
+    tokens: IdsColumn | None = None
     labels: list[Any] | None = None
+    weights: NDArray[np.float64] | None = None
 
     def record(self, row: int) -> Record:
         """Return one sample."""
         first, second = self.identities[row].tolist()
         a, b, c, d, e, f = self.ranges[row].tolist()
-        return Record(self.names[row] or "", (first, second), self.path, (a, b), (c, d), (e, f), row)
+        name = name_of(first, second) if self.names is None else self.names[row]
+        return Record(name or "", (first, second), self.path, (a, b), (c, d), (e, f), row)
 
 
 class Source:
@@ -177,7 +129,7 @@ class Source:
         self.samples = sum(counts)
         self._digest = manifest.digest
         self._shard_starts = np.concatenate([[0], np.cumsum(counts)])
-        self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._blocks: OrderedDict[int, Future[Block]] = OrderedDict()
         self._lock = threading.Lock()
 
     def record(self, position: int) -> tuple[Block, Record]:
@@ -188,11 +140,16 @@ class Source:
         block = self._block(number)
         return block, block.record(position - int(self.starts[number]))
 
+    def caption(self, block: Block, record: Record) -> str:
+        """Return a sample's chosen caption: the sidecar's, else the .txt member; empty where it has none."""
+        caption = block.caption[record.row] if block.caption is not None else None
+        return self.text(record) if caption is None else caption
+
     def text(self, record: Record) -> str:
-        """Return the caption in a sample's .txt member; empty where it has none."""
+        """Return the caption in a sample's .txt member; empty where it has none. What reading changed is noted (`shards.tables.notes`)."""
         if record.text[1] <= 0:
             return ""
-        return self.files.member(record.path, *record.text).decode("utf-8", "replace")
+        return caption_in(self.files.member(record.path, *record.text))
 
     def class_member(self, record: Record) -> int:
         """Return the class number in a sample's .cls member, −1 where it has none.
@@ -208,13 +165,27 @@ class Source:
         return int(content)
 
     def _block(self, number: int) -> Block:
+        """Return a block; the first thread that asks for it loads it, and others that ask for the same one wait."""
         with self._lock:
-            if number not in self._blocks:
-                self._blocks[number] = self._load(number)
+            known = self._blocks.get(number)
+            block: Future[Block] = Future() if known is None else known
+            self._blocks[number] = block
             self._blocks.move_to_end(number)
             while len(self._blocks) > self.keep:
                 self._blocks.popitem(last=False)
-            return self._blocks[number]
+        if known is None:
+            self._fill(block, number)
+        return block.result()
+
+    def _fill(self, block: Future[Block], number: int) -> None:
+        """Load a block; one that cannot be loaded is tried anew when it is asked for again."""
+        try:
+            block.set_result(self._load(number))
+        except BaseException as error:  # noqa: BLE001  all that wait for it raise it
+            with self._lock:
+                if self._blocks.get(number) is block:
+                    del self._blocks[number]
+            block.set_exception(error)
 
     def _load(self, number: int) -> Block:
         import numpy as np
@@ -226,44 +197,52 @@ class Source:
         in_use = entry.positions()[: int(self._shard_starts[shard + 1]) - base]
         chosen = in_use[first - base : stop - base]
         path = self.manifest.path_of(entry)
-        groups = _groups(self.manifest, entry, chosen.tolist())
-        self._check_tar(path, groups)
+        index = TarIndex(path)
+        if len(index) != entry.samples:
+            raise RunError(f"{path}: its index has {len(index)} samples", f"{entry.samples}, as the manifest says", "shards verify")
+        rows = chosen.tolist()
+        self._check_tar(path, index.members([rows[0], rows[-1]]))
         sidecar = self._sidecar(entry)
         if sidecar is not None:
             # take() copies: a slice would keep the whole shard's columns in memory.
-            names = sidecar["uid"].take(pa.array(chosen))
-            identities = [identity(uid) for uid in names.to_pylist()]
+            names = sidecar["uid"].take(pa.array(chosen)).to_pylist()
+            identities = identities_of(names)
         else:
             # Keys of foreign tars may repeat; where a sample lies is its own.
-            names = pa.array([group[0].key.encode("utf-8", "backslashreplace").decode() for group in groups], pa.string())
-            identities = [identity(f"{self._digest}:{entry.path}:{position}") for position in chosen.tolist()]
+            names = [members[0].key.encode("utf-8", "backslashreplace").decode() for members in index.members(rows)]
+            identities = identities_of([f"{self._digest}:{entry.path}:{position}" for position in rows])
         captioned = self._captioned(identities, chosen, in_use)
-        ranges = np.array([_ranges_of(group) for group in groups], np.int64)
+        ranges = index.ranges(rows)
         if sidecar is None and captioned is not chosen:
-            borrowed = _groups(self.manifest, entry, captioned.tolist())
-            ranges[:, _TEXT] = [_ranges_of(group)[_TEXT] for group in borrowed]
+            ranges[:, TEXT] = index.ranges(captioned.tolist())[:, TEXT]
         texts = {}
         if sidecar is not None:
             texts = {name: sidecar[name].take(pa.array(captioned)) for name in ("caption", "captions") if name in sidecar.column_names}
-        return Block(
+        named_by_identity = sidecar is not None and all(map(UID_RULE.fullmatch, names))
+        block = Block(
             path=path,
             ranges=ranges,
-            identities=np.array(identities, np.uint64),
-            names=TextColumn(names),
+            identities=identities,
+            names=None if named_by_identity else TextColumn(pa.array(names, pa.string())),
             caption=TextColumn(texts["caption"]) if "caption" in texts else None,
             captions=TextListColumn(texts["captions"]) if "captions" in texts else None,
-            layer=self._layer(entry, captioned),
+            layers=tuple(TextListColumn(layers.captions_of(self.manifest, entry, name).take(captioned)) for name in self.columns.layers),
+            tokens=self._tokens(entry, captioned),
             labels=self._labels(entry, chosen, sidecar),
+            weights=self._weights(entry, chosen, sidecar),
         )
+        self._check_tokens(block)
+        return block
 
-    def _captioned(self, identities: list[tuple[int, int]], chosen: NDArray[np.int64], in_use: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _captioned(self, identities: NDArray[np.uint64], chosen: NDArray[np.int64], in_use: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return whose caption each sample has: its own, or as noise that of another sample of its shard."""
         import numpy as np
 
         if not self.noise.captions:
             return chosen
         rows = np.searchsorted(in_use, chosen).tolist()
-        borrowed = [self.noise.caption_row(names, row, len(in_use)) for names, row in zip(identities, rows, strict=True)]
+        names = [(first, second) for first, second in identities.tolist()]
+        borrowed = [self.noise.caption_row(name, row, len(in_use)) for name, row in zip(names, rows, strict=True)]
         return in_use[np.array(borrowed, np.int64)]
 
     def _check_tar(self, path: str, groups: list[list[tar.Member]]) -> None:
@@ -280,8 +259,9 @@ class Source:
         if not entry.sidecar_sha256 or not fs.exists(path):  # a foreign set's .parquet is no sidecar
             return None
         wanted = ["uid"]
-        wanted += ["caption", "captions"] if self.columns.captions else []
-        wanted += [self.columns.labels] if self.columns.labels else []
+        wanted += ["caption"] if self.columns.captions else []
+        wanted += ["captions"] if self.columns.every_caption else []
+        wanted += [name for name in (self.columns.labels, self.columns.weights) if name]
         with fs.open_read(path) as file:
             parquet = pq.ParquetFile(file)
             known = parquet.schema_arrow.names
@@ -292,50 +272,54 @@ class Source:
             raise RunError(f"{path}: no column 'uid'", ", ".join(known))
         return table
 
-    def _layer(self, entry: ShardEntry, chosen: NDArray[np.int64]) -> TextListColumn | None:
-        if not self.columns.layer:
+    def _tokens(self, entry: ShardEntry, chosen: NDArray[np.int64]) -> IdsColumn | None:
+        if not self.columns.tokens:
             return None
-        return TextListColumn(layers.captions_of(self.manifest, entry, self.columns.layer).take(chosen))
+        return IdsColumn(layers.tokens_of(self.manifest, entry, self.columns.tokens).take(chosen))
+
+    def _check_tokens(self, block: Block) -> None:
+        """See that a layer's ids are those of the captions: a layer that lies there from other captions would train on these.
+
+        Raises:
+            RunError: the ids of the first or the last sample are others.
+        """
+        if block.tokens is None:
+            return
+        for row in (0, len(block.identities) - 1):
+            ids, record = block.tokens[row], block.record(row)
+            if ids is not None and ids != clip_bpe().packed(self.caption(block, record)):
+                raise RunError(
+                    f"{block.path}: sample {record.uid}: the ids in the layer {self.columns.tokens!r} are of another caption",
+                    "the layer that was laid for these captions",
+                    "curate layer tokens BUILD NAME --overwrite",
+                )
+
+    def _column(self, name: str, entry: ShardEntry, chosen: NDArray[np.int64], sidecar: pa.Table | None) -> Any:
+        """Return a column of the sidecar or of a layer for some samples; None where neither has it."""
+        if sidecar is not None and name in sidecar.column_names:
+            return sidecar[name].take(chosen)
+        column = layers.read_column(self.manifest, entry, name)
+        return None if column is None else column.take(chosen)
+
+    def _weights(self, entry: ShardEntry, chosen: NDArray[np.int64], sidecar: pa.Table | None) -> NDArray[np.float64] | None:
+        """Return the weights of some samples, NaN for null; None where none were asked for."""
+        name = self.columns.weights
+        if not name:
+            return None
+        column = self._column(name, entry, chosen, sidecar)
+        if column is None:
+            raise no_column(self.manifest, entry, name)
+        return numbers_of(column, f"{self.manifest.folder}: the column {name!r}")
 
     def _labels(self, entry: ShardEntry, chosen: NDArray[np.int64], sidecar: pa.Table | None) -> list[Any] | None:
         """Return the labels of a column of the sidecar or of a layer; None where `.cls` members have to be read."""
         name = self.columns.labels
         if not name:
             return None
-        if sidecar is not None and name in sidecar.column_names:
-            return list(sidecar[name].take(chosen).to_pylist())
-        column = layers.read_column(self.manifest, entry, name)
+        column = self._column(name, entry, chosen, sidecar)
         if column is not None:
-            return list(column.take(chosen).to_pylist())
+            return list(column.to_pylist())
         if name != CLASS:
             known = sorted({*layers.columns_of(self.manifest.folder_of(entry)), CLASS})
             raise UsageError(f"{self.manifest.folder}: no column {name!r} with labels", ", ".join(known), closest(name, known))
         return None
-
-
-def _ranges_of(group: list[tar.Member]) -> tuple[int, ...]:
-    """Return offset and size of a sample's image, .txt and .cls members."""
-    places = []
-    for extensions in (IMAGE_EXTENSIONS, ("txt",), ("cls",)):
-        member = next((m for m in group if m.ext.lower() in extensions), None)
-        places += [member.offset, member.size] if member else [0, -1]
-    return tuple(places)
-
-
-def _groups(manifest: Manifest, entry: ShardEntry, chosen: list[int]) -> list[list[tar.Member]]:
-    """Return the members of some samples of a whole tar, parsing no more of its index than these."""
-    path = manifest.path_of(entry)
-    index = path.removesuffix(".tar") + ".idx"
-    if not fs.exists(index):
-        whole = tar.read_index(path)
-        stated = len(whole)
-        groups = [whole[i] for i in chosen if i < stated]
-    else:
-        head, *lines = fs.read_bytes(index).decode("utf-8", "surrogateescape").splitlines() or [""]
-        stated = len(lines)
-        part = [lines[i] for i in chosen if i < stated]
-        version = head.partition(" ")[0]
-        groups = tar.parse_index("\n".join([f"{version} {len(part)}", *part]), index)
-    if stated != entry.samples:
-        raise RunError(f"{path}: its index has {stated} samples", f"{entry.samples}, as the manifest says", "shards verify")
-    return groups

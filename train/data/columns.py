@@ -1,4 +1,4 @@
-"""Columns of text held compactly and read by row: what a block of samples keeps of its captions and uids.
+"""Columns of text and of token ids held compactly and read by row: what a block of samples keeps of its captions and uids.
 
 A Python string takes 50 bytes beside its characters, and 600,000 captions are in memory at once (15 M samples, 64 streams).
 These hold Arrow's own buffers; a row is decoded when it is asked for.
@@ -54,6 +54,26 @@ class TextListColumn:
             return []
         texts = [self._texts[i] for i in range(int(self._offsets[row]), int(self._offsets[row + 1]))]
         return [text for text in texts if text is not None]
+
+
+class IdsColumn:
+    """A column of lists of token ids, by row."""
+
+    def __init__(self, column: pa.Array | pa.ChunkedArray) -> None:
+        """Take a column of lists of uint16; what it was cut from may go."""
+        import numpy as np
+        import pyarrow as pa
+
+        array = _whole(column, pa.large_list(pa.uint16()))
+        self._valid = _valid(array)
+        self._offsets = np.asarray(array.offsets)
+        self._ids = np.asarray(array.values)
+
+    def __getitem__(self, row: int) -> bytes | None:
+        """Return a row's ids, packed as `shards.clip_bpe` packs them; None for null."""
+        if self._valid is not None and not self._valid[row]:
+            return None
+        return self._ids[self._offsets[row] : self._offsets[row + 1]].tobytes()
 
 
 def _whole(column: Any, kind: Any) -> Any:

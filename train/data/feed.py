@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -28,8 +28,9 @@ from train.data.batch import BadSample
 from train.data.maker import BatchMaker, Facts, LoaderSettings, Slot
 
 SLOTS = 5  # of the ring: one with the trainer, one that waits for it, three under way
-# One thread for linear algebra: the loader's threads are its own.
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+HELD = 1  # slots more where a device copies from the ring: one stays with it while the trainer has the next
+# One thread for linear algebra: the loader's threads are its own. Arrow's own allocator keeps 40 MB of what it once had.
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 _CHILD = "import sys; sys.path[:] = sys.argv[3:]; from train.data.feed import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
 
 
@@ -47,11 +48,11 @@ def slot_bytes(settings: LoaderSettings) -> int:
 
 
 def slots_in(memory: mmap.mmap, settings: LoaderSettings) -> list[Slot]:
-    """Return the slots of a ring as arrays over its memory."""
+    """Return the slots of a ring as arrays over its memory, as many as it has room for."""
     image_shape, views, token_shape = slot_shapes(settings)
     image_bytes, length = int(np.prod(image_shape)), slot_bytes(settings)
     slots = []
-    for number in range(SLOTS):
+    for number in range(len(memory) // length):
         start = number * length
         images = [np.ndarray(image_shape, np.uint8, memory, start + view * image_bytes) for view in range(views)]
         tokens = np.ndarray(token_shape, np.int32, memory, start + views * image_bytes) if token_shape[1] else None
@@ -59,51 +60,84 @@ def slots_in(memory: mmap.mmap, settings: LoaderSettings) -> list[Slot]:
     return slots
 
 
-class Feed:
-    """The trainer's end: starts the process, and yields what it makes."""
+class Child:
+    """The loader's process, from its start to its end.
 
-    def __init__(self, settings: LoaderSettings, start: int, bad: list[BadSample]) -> None:
-        """Start the process; it opens the sources and begins with step `start`."""
-        self.settings = settings
-        memory = os.memfd_create("provender-loader")
-        try:
-            os.ftruncate(memory, SLOTS * slot_bytes(settings))
-            self.memory = mmap.mmap(memory, 0)
-            self._connection, theirs = Pipe()
-            numbers = [str(memory), str(theirs.fileno())]
-            environment = {**os.environ, **_ENVIRONMENT, "PYTHONSAFEPATH": "1"}
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _CHILD, *numbers, *sys.path],
-                pass_fds=(memory, theirs.fileno()),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                process_group=0,  # Ctrl-C reaches the trainer alone, which saves and hangs up
-            )
-            theirs.close()
-        finally:
-            os.close(memory)
+    It may be started before it is known what it will make: it then imports, and loads compiled code, while the trainer builds
+    its model. That takes 0.6 s, and the trainer's own imports 3 s.
+    """
+
+    def __init__(self) -> None:
+        """Start it; its ring of slots has no size yet."""
+        self.memory = os.memfd_create("provender-loader")
+        self.connection, theirs = Pipe()
+        numbers = [str(self.memory), str(theirs.fileno())]
+        environment = {**os.environ, **_ENVIRONMENT, "PYTHONSAFEPATH": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, *numbers, *sys.path],
+            pass_fds=(self.memory, theirs.fileno()),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C reaches the trainer alone, which saves and hangs up
+        )
+        theirs.close()
+
+    def close(self) -> None:
+        """End the process, which keeps nothing that could be lost; a second time it does nothing."""
+        if self.connection.closed:
+            return
+        self.connection.close()
+        os.close(self.memory)
+        self.process.kill()
+        self.process.wait()
+
+
+class Feed:
+    """The trainer's end: tells the process what to make, and yields it."""
+
+    def __init__(self, settings: LoaderSettings, start: int, bad: list[BadSample], *, held: int = 0, child: Child | None = None) -> None:
+        """Let a process open the sources and begin with step `start`.
+
+        Args:
+            held: how many slots stay with the trainer beside the one of the current batch. They go back later by as many batches.
+            child: a process that nobody has used yet; without it one is started.
+        """
+        self.settings, self._held = settings, held
+        self.child = Child() if child is None else child
+        os.ftruncate(self.child.memory, (SLOTS + held) * slot_bytes(settings))
+        self.memory = mmap.mmap(self.child.memory, 0)
         self.slots = slots_in(self.memory, settings)
         self._next = start
         self._send((settings, start, bad))
         for slot in self.slots:
             self._send(slot.number)
 
-    def batches(self) -> Iterator[tuple[Facts, Slot]]:
-        """Yield batches in order of steps. A slot goes back to the process when the next batch is asked for.
+    def batches(self, mark: Callable[[], Callable[[], None]] | None = None) -> Iterator[tuple[Facts, Slot]]:
+        """Yield batches in order of steps. A slot goes back to the process when the next batch is asked for, or `held` later.
+
+        Args:
+            mark: called each time the next batch is asked for; what it returns is called before the slot goes back, and waits
+                until nothing that was begun before the mark reads from the slot.
 
         Raises:
             ProvenderError: what the process met.
             RunError: the process died.
         """
+        returning: deque[tuple[int, Callable[[], None] | None]] = deque()
         while True:
             facts, number = self._receive()
             self._next = facts.step + 1
             yield facts, self.slots[number]
-            self._send(number)
+            returning.append((number, mark() if mark else None))
+            if len(returning) > self._held:
+                oldest, wait = returning.popleft()
+                if wait is not None:
+                    wait()
+                self._send(oldest)
 
     def _receive(self) -> tuple[Facts, int]:
         try:
-            fine, value = self._connection.recv()
+            fine, value = self.child.connection.recv()
         except (EOFError, ConnectionResetError):
             raise RunError(self._why_dead(), advice="the same command goes on from the last checkpoint") from None
         if not fine:
@@ -113,22 +147,17 @@ class Feed:
     def _send(self, value: Any) -> None:
         # A process that is gone shows itself on the next receive.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._connection.send(value)
+            self.child.connection.send(value)
 
     def _why_dead(self) -> str:
-        code = self._process.wait()
+        code = self.child.process.wait()
         ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with exit code {code}"
         memory = " (out of memory?)" if code == -signal.SIGKILL else ""
         return f"the loader's process {ending}{memory} while it made step {self._next:,} and the next ones"
 
     def close(self) -> None:
-        """Hang up and wait until the process has gone."""
-        self._connection.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """End the process."""
+        self.child.close()
 
 
 def serve(memory: int, pipe: int) -> None:
@@ -138,6 +167,9 @@ def serve(memory: int, pipe: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection = Connection(pipe)
     try:
+        from train.data.decode.resample import load_compiled
+
+        load_compiled()  # the trainer may still be building its model
         settings, start, bad = connection.recv()
         slots = slots_in(mmap.mmap(memory, 0), settings)
         _produce(connection, settings, start, bad, slots)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from shards.manifest import Manifest
 from train.data.batch import BadSample, Batch, View
 from train.data.maker import BatchMaker, Facts, LoaderSettings, Slot
+
+if TYPE_CHECKING:
+    from train.data.feed import Child
 
 AHEAD = 3  # batches made ahead by threads of the trainer's own process
 
@@ -16,21 +20,23 @@ AHEAD = 3  # batches made ahead by threads of the trainer's own process
 class Loader:
     """Batches of a training by step. `bad` lists samples that cannot be used; restore it before `batches`."""
 
-    def __init__(self, sources: Sequence[tuple[Manifest, float | None]], *, process: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, sources: Sequence[tuple[Manifest, float | None]], *, process: bool = False, child: Child | None = None, **settings: Any
+    ) -> None:
         """Open the sources; nothing is read yet.
 
         Args:
             sources: manifests and their shares of the samples seen; None for all: shares follow sizes.
             process: make the batches in a process of their own. They are then valid until the next one is asked for.
+            child: that process, if it has been started already; it serves the first call of `batches`.
             settings: fields of `LoaderSettings`.
 
         Raises:
             UsageError: sizes, weights or names that cannot be.
         """
         self.settings = LoaderSettings(sources=tuple(sources), **settings)
-        # Pixels that are decoded on a GPU cannot cross to another process.
-        on_gpu = self.settings.engine == "dali" and self.settings.device.startswith("cuda")
-        self.process = process and not on_gpu
+        self.process = process and may_be_apart(self.settings.engine, self.settings.device)
+        self._child = child
         self._maker = BatchMaker(self.settings)
         self.order, self.sources = self._maker.order, self._maker.sources
         self.bad: dict[tuple[int, int], BadSample] = {}
@@ -68,13 +74,23 @@ class Loader:
         return self._maker.run(start, lambda _: self._maker.new_slot(), AHEAD)
 
     def _from_process(self, start: int) -> Iterator[tuple[Facts, Slot]]:
-        from train.data.feed import Feed
+        from train.data.feed import HELD, Feed
 
-        feed = Feed(self.settings, start, list(self.bad.values()))
-        if self.settings.device.startswith("cuda"):
-            _pin(feed.memory)
+        on_gpu = self.settings.device.startswith("cuda")
+        child, self._child = self._child, None
+        feed = Feed(self.settings, start, list(self.bad.values()), held=HELD if on_gpu else 0, child=child)
         with contextlib.closing(feed):
-            yield from feed.batches()
+            if on_gpu:
+                mark = functools.partial(_mark, self.settings.device)
+                with _pinned(feed.memory, self.settings.device, mark):
+                    yield from feed.batches(mark)
+            else:
+                yield from feed.batches()
+
+
+def may_be_apart(engine: str, device: str) -> bool:
+    """Return whether batches can be made in another process: pixels that are decoded on a GPU cannot cross to the trainer's."""
+    return not (engine == "dali" and device.startswith("cuda"))
 
 
 def as_batch(facts: Facts, slot: Slot) -> Batch:
@@ -82,8 +98,13 @@ def as_batch(facts: Facts, slot: Slot) -> Batch:
     import torch
 
     views = []
-    for pixels, params, windows in zip(slot.images, facts.params, facts.windows, strict=True):
-        images = pixels if isinstance(pixels, torch.Tensor) else torch.from_numpy(pixels)
+    for pixels, params, windows in zip(slot.on_device or slot.images, facts.params, facts.windows, strict=True):
+        if isinstance(pixels, torch.Tensor):
+            # They were made on another stream: their memory must not be used again there before this one has read them.
+            pixels.record_stream(torch.cuda.current_stream(pixels.device))
+            images = pixels
+        else:
+            images = torch.from_numpy(pixels)
         views.append(View(images.permute(0, 3, 1, 2), params, windows))
     return Batch(
         step=facts.step,
@@ -95,19 +116,65 @@ def as_batch(facts: Facts, slot: Slot) -> Batch:
         captions=facts.captions,
         tokens=None if slot.tokens is None else torch.from_numpy(slot.tokens),
         labels=None if facts.labels is None else torch.from_numpy(facts.labels),
+        weights=None if facts.weights is None else torch.from_numpy(facts.weights),
         replaced=facts.replaced,
         bad=facts.bad,
+        recoded=facts.recoded,
     )
 
 
-def _pin(memory: Any) -> None:
-    """Let a GPU copy from the ring without a copy on the host in between."""
+def _mark(device: str) -> Callable[[], None]:
+    """Mark where a GPU's current stream is now; return what waits until the GPU has come there.
+
+    A step's copies from the ring are all queued when the next batch is asked for, so the mark is set then. It is waited for
+    one batch later: the GPU has a whole step before it, and does not run dry.
+    """
+    import torch
+
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event.synchronize
+
+
+@contextlib.contextmanager
+def _pinned(memory: Any, device: str, mark: Callable[[], Callable[[], None]]) -> Iterator[None]:
+    """Let a GPU copy from the ring without a copy on the host in between, for a while.
+
+    Where that cannot be, it is said, and copies are slower.
+
+    Args:
+        memory: of the ring.
+        device: of the GPU.
+        mark: returns what waits for the copies that were queued before.
+    """
     import numpy as np
     import torch
 
     from shards.core.console import warn
 
     address = np.frombuffer(memory, np.uint8).ctypes.data
-    status = torch.cuda.cudart().cudaHostRegister(address, len(memory), 0)  # type: ignore[attr-defined]
-    if int(status) != 0:
-        warn(f"the loader's memory cannot be page-locked (CUDA error {int(status)}): copies to the GPU are slower")
+    cudart: Any = torch.cuda.cudart()
+    status = int(cudart.cudaHostRegister(address, len(memory), 0))
+    if status != 0:
+        _clear_error(device)
+        warn(f"the loader's memory cannot be page-locked (CUDA error {status}): copies to the GPU are slower")
+        yield
+        return
+    try:
+        yield
+    finally:
+        # After an error of the GPU both fail as well; that error is the one to be told.
+        with contextlib.suppress(RuntimeError):
+            mark()()
+        status = int(cudart.cudaHostUnregister(address))
+        if status != 0:
+            _clear_error(device)
+            warn(f"the loader's memory stays page-locked until this process ends (CUDA error {status})")
+
+
+def _clear_error(device: str) -> None:
+    """Take CUDA's last error away: the next kernel's launch would raise it as its own."""
+    import torch
+
+    with contextlib.suppress(RuntimeError):
+        torch.zeros(1, device=device)

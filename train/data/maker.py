@@ -12,21 +12,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from shards.core.errors import RunError, UsageError, closest
 from shards.manifest import Manifest
+from shards.tables.notes import noting
+from shards.tables.text import NOT_UTF8
 from shards.upright import UndecodableError
+from train.data.annotations import Annotator, LayerShare
 from train.data.augment.params import AugmentParams, Window, parameters, uniforms_at, window
 from train.data.batch import BadSample, Needs
-from train.data.blocks import Block, Columns, Record, Source, TarFiles, used
+from train.data.blocks import Block, Columns, Record, Source, used
 from train.data.decode.cpu import EncodedImage
-from train.data.labels import NO_LABEL, label_array
+from train.data.decode.kept import Store
 from train.data.noise import Noise
-from train.data.order import CAPTION, STAND_IN, WINDOW, Order, few_words
-from train.data.text import Tokenizer
+from train.data.order import STAND_IN, WINDOW, Order, few_words
+from train.data.tars import TarFiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,11 +48,13 @@ class LoaderSettings:
         sources: manifests and their shares of the samples seen; None for all: shares follow sizes.
         batch_size: of all ranks together.
         image_size: S, the side of the crops.
-        fast: scaled decode with less margin and libjpeg-turbo's faster transforms.
+        fast: scaled decode with less margin, libjpeg-turbo's faster transforms, and bilinear crops whatever the views ask for.
         captions: where a sample has several: the chosen one, or one drawn each time.
-        layer: take captions from this layer, where it has some; `layer_share` is how often it is preferred.
-        labels: the column of the sidecar or of a layer that holds labels.
+        layers: take captions from these layers, each as often as its share says; a sample's own where the drawn one has none.
+        tokens: a layer with the token ids of captions, which are then not encoded; the ids are the same.
+        labels, weights: the columns of the sidecar or of a layer that hold labels, and the weights of samples.
         samples: use the first so many of each manifest.
+        keep_decoded: bytes of decoded images that are kept in memory (engine `cpu` alone); batches are the same with any number.
         device: of the training; the engine `dali` decodes there.
     """
 
@@ -62,11 +67,13 @@ class LoaderSettings:
     workers: int = 1
     fast: bool = False
     captions: Literal["first", "sampled"] = "first"
-    layer: str = ""
-    layer_share: float = 1.0
+    layers: tuple[LayerShare, ...] = ()
+    tokens: str = ""
     labels: str = "class"
+    weights: str = ""
     noise: Noise = field(default_factory=Noise)
     samples: int | None = None
+    keep_decoded: int = 0
     rank: int = 0
     world_size: int = 1
     device: str = "cpu"
@@ -82,7 +89,8 @@ class Slot:
     """The memory that a batch is made in.
 
     Attributes:
-        images: (n, S, S, 3) uint8 for each view.
+        images: (n, S, S, 3) uint8 for each view, in the host's memory.
+        on_device: the same on a GPU, as tensors, where an engine decodes there; it holds all rows then, `images` only some.
         tokens: (n, context length) int32, or None.
         number: which slot of a ring this is.
     """
@@ -90,6 +98,7 @@ class Slot:
     images: list[Pixels]
     tokens: NDArray[np.int32] | None = None
     number: int = 0
+    on_device: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -105,8 +114,17 @@ class Facts:
     windows: list[list[Window]]
     captions: list[str]
     labels: NDArray[Any] | None
+    weights: NDArray[np.float32] | None
     replaced: int
     bad: tuple[BadSample, ...]
+    recoded: int = 0
+
+
+class Encoded(NamedTuple):
+    """A plain JPEG that the engine has still to decode, and the rectangle of it that holds all windows."""
+
+    data: bytes
+    box: Window
 
 
 @dataclass
@@ -125,7 +143,7 @@ class Ready:
     block: Block
     numbers: list[NDArray[np.float64]]
     windows: list[Window]
-    encoded: bytes | None  # what the engine has still to decode
+    encoded: Encoded | None
 
 
 class Decoder:
@@ -135,11 +153,12 @@ class Decoder:
         """Take how crops are resized."""
         from train.data.decode.resample import FILTERS
 
-        self.kinds = [FILTERS[view.interpolation] for view in settings.needs.views]
         self.fast = settings.fast
+        self.interpolations = ["bilinear" if settings.fast else view.interpolation for view in settings.needs.views]
+        self.kinds = [FILTERS[interpolation] for interpolation in self.interpolations]
 
-    def decode(self, image: EncodedImage, windows: list[Window], outs: list[Pixels]) -> bytes | None:
-        """Decode a sample into its rows of the batch; or return bytes that `submit` will decode.
+    def decode(self, image: EncodedImage, windows: list[Window], outs: list[Pixels]) -> Encoded | None:
+        """Decode a sample into its rows of the batch; or return what `submit` will decode.
 
         Raises:
             UndecodableError: it cannot be decoded.
@@ -175,7 +194,14 @@ class BatchMaker:
         # Each stream of this rank holds a window of blocks and enters the next one; a mixture may spill into a neighbour.
         keep = (WINDOW + 1) * (self.order.streams // settings.world_size + 2)
         needs = settings.needs
-        columns = Columns(needs.captions, settings.layer if needs.captions else "", settings.labels if needs.classes else "")
+        columns = Columns(
+            captions=needs.captions,
+            every_caption=needs.captions and settings.captions == "sampled",
+            layers=tuple(layer.name for layer in settings.layers) if needs.captions else (),
+            tokens=settings.tokens,
+            labels=settings.labels if needs.classes else "",
+            weights=settings.weights,
+        )
         self.sources = [
             Source(manifest, count, order.starts, files, keep, columns, settings.noise)
             for manifest, count, order in zip(manifests, counts, self.order.sources, strict=True)
@@ -184,7 +210,8 @@ class BatchMaker:
         self.bad: dict[tuple[int, int], BadSample] = {}
         self._unsaid: list[BadSample] = []  # found, and not yet in the facts of a batch
         self._lock = threading.Lock()
-        self._tokenizer = Tokenizer(needs.context_length) if needs.context_length else None
+        self._annotator = Annotator(settings, self.sources)
+        self._kept = Store(settings.keep_decoded if settings.engine == "cpu" else 0)
 
     def restore(self, bad: Iterable[BadSample]) -> None:
         """Take a list of samples that cannot be used, so that they are not tried again."""
@@ -296,7 +323,7 @@ class BatchMaker:
         record = sample.record
         if record.image[1] < 0:
             raise UndecodableError("no image member")
-        image = EncodedImage(self.files.member(record.path, *record.image))
+        image = self._kept.image((sample.source, sample.position), lambda: self.files.member(record.path, *record.image))
         pairs = zip(self.settings.needs.views, sample.numbers, strict=True)
         sample.windows = [window(augment, numbers, image.height, image.width) for augment, numbers in pairs]
         sample.encoded = decoder.decode(image, sample.windows, [images[sample.place] for images in slot.images])
@@ -325,12 +352,12 @@ class BatchMaker:
 
     def _facts(self, step: int, ready: list[Ready], slot: Slot) -> Facts:
         needs = self.settings.needs
-        captions = [self._caption(sample) for sample in ready] if needs.captions else []
-        if self._tokenizer is not None and slot.tokens is not None:
-            self._tokenizer.fill(captions, slot.tokens)
+        with noting() as noted:
+            captions = self._annotator.captions(ready)
+        if slot.tokens is not None:
+            self._annotator.fill_tokens(ready, captions, slot.tokens)
         views = range(len(needs.views))
         params = [parameters(needs.views[k], np.stack([sample.numbers[k] for sample in ready])) for k in views]
-        labels = label_array([self._label(sample) for sample in ready], needs) if needs.classes else None
         with self._lock:
             bad, self._unsaid = tuple(self._unsaid), []
         return Facts(
@@ -342,61 +369,12 @@ class BatchMaker:
             params=params,
             windows=[[sample.windows[k] for sample in ready] for k in views],
             captions=captions,
-            labels=labels,
+            labels=self._annotator.labels(ready),
+            weights=self._annotator.weights(ready),
             replaced=sum(sample.position != sample.asked for sample in ready),
             bad=bad,
+            recoded=noted.counts.get(NOT_UTF8, 0),
         )
-
-    def _caption(self, sample: Ready) -> str:
-        """Return a sample's caption: of the layer, of the sidecar, or of its .txt."""
-        texts = self._texts(sample)
-        if len(texts) > 1 and self.settings.captions == "sampled":
-            number = few_words(self.settings.seed, CAPTION, (sample.epoch, *sample.record.identity), 1)[0]
-            return texts[int(number % np.uint64(len(texts)))]
-        return texts[0]
-
-    def _texts(self, sample: Ready) -> list[str]:
-        """Return the captions to choose from; one empty text where there is none."""
-        block, row = sample.block, sample.record.row
-        if block.layer is not None and self._takes_layer(sample):
-            texts = block.layer[row]
-            if texts:
-                return texts
-        if self.settings.captions == "sampled" and block.captions is not None:
-            texts = block.captions[row]
-            if texts:
-                return texts
-        caption = block.caption[row] if block.caption is not None else None
-        return [self.sources[sample.source].text(sample.record) if caption is None else caption]
-
-    def _takes_layer(self, sample: Ready) -> bool:
-        share = self.settings.layer_share
-        if share >= 1.0:
-            return True
-        number = few_words(self.settings.seed, CAPTION, (sample.epoch, *sample.record.identity), 2)[1]
-        return float(number >> np.uint64(11)) * 2.0**-53 < share
-
-    def _label(self, sample: Ready) -> Any:
-        """Return a sample's class number or list of class numbers.
-
-        Raises:
-            RunError: a number that is no class, or several labels where a sample may have one.
-        """
-        record, classes, noise = sample.record, self.settings.needs.classes, self.settings.noise
-        labels = sample.block.labels
-        label = self.sources[sample.source].class_member(record) if labels is None else labels[record.row]
-        label = NO_LABEL if label is None else label
-        numbers = label if isinstance(label, list) else [label]
-        for number in numbers:
-            if not isinstance(number, int) or not NO_LABEL <= number < classes:
-                raise RunError(
-                    f"{record.path}: sample {record.uid} has label {number!r}", f"0 … {classes - 1}, or −1 for none", "--classes N"
-                )
-        if len(numbers) > 1 and not self.settings.needs.multi_label:
-            raise RunError(f"{record.path}: sample {record.uid} has the labels {numbers}", "one label", "--multi-label")
-        if noise.labels and isinstance(label, list):
-            raise RunError(f"{record.path}: sample {record.uid} has a list of labels, to which no noise is added", "noise: {labels: 0}")
-        return noise.label(record.identity, label, classes) if noise.labels and label != NO_LABEL else label
 
 
 def _gather(planned: Future[list[Future[list[Ready]]]], slot: Slot, decoder: Decoder) -> tuple[list[Ready], Future[dict[int, str]]]:

@@ -65,6 +65,21 @@ def identity(name: str) -> tuple[int, int]:
     return int(digits[:16], 16), int(digits[16:], 16)
 
 
+def identities_of(names: Sequence[str]) -> NDArray[np.uint64]:
+    """Return `identity` of n names, (n, 2)."""
+    import numpy as np
+
+    if all(map(UID_RULE.fullmatch, names)):
+        # All at once: 0.6 µs a name, one by one 3.6.
+        return np.frombuffer(bytes.fromhex("".join(names)), ">u8").astype(np.uint64).reshape(-1, 2)
+    return np.array([identity(name) for name in names], np.uint64).reshape(-1, 2)
+
+
+def name_of(first: int, second: int) -> str:
+    """Return the uid whose halves these are."""
+    return f"{first:016x}{second:016x}"
+
+
 def sample_words(seed: int, purpose: int, epoch: int, uid: str, n: int, view: int = 0) -> NDArray[np.uint64]:
     """Return a sample's n random words of an epoch: the uid's two halves and the epoch are the counter.
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shards.clip_bpe import clip_bpe, fill_rows
+from shards.clip_bpe import clip_bpe, cut_row, fill_rows
 from shards.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +54,19 @@ class Tokenizer:
         bpe = clip_bpe()
         fill_rows([bpe.packed(text, self.context_length) for text in texts], out)
 
+    def fill_known(self, rows: Sequence[bytes | None], texts: Sequence[str], out: NDArray[Any]) -> None:
+        """Write ids as `fill` does, from rows that a layer of tokens has of the texts.
+
+        Args:
+            rows: n rows of packed ids, cut to at least the context length; None where the layer has none.
+            texts: n texts; one without a row is encoded.
+            out: (n, context length) integers.
+        """
+        packed = []
+        for row, text in zip(rows, texts, strict=True):
+            packed.append(clip_bpe().packed(text, self.context_length) if row is None else cut_row(row, self.context_length))
+        fill_rows(packed, out)
+
 
 def is_trimmable(model: nn.Module) -> bool:
     """Return whether nothing behind a text's end token can reach its feature.
@@ -63,9 +76,15 @@ def is_trimmable(model: nn.Module) -> bool:
     return getattr(model, "text_pool_type", None) == "argmax" and getattr(model, "attn_mask", None) is not None
 
 
-def trim(tokens: torch.Tensor) -> torch.Tensor:
-    """Cut a batch of ids behind its last end token, which has the highest id of all."""
-    return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
+def trim(tokens: torch.Tensor, step: int = 1) -> torch.Tensor:
+    """Cut a batch of ids, on the host, behind its last end token, which has the highest id of all.
+
+    Args:
+        tokens: (n, length) ids.
+        step: the cut length is a multiple of this, or the whole length.
+    """
+    longest = int(tokens.argmax(dim=1).max()) + 1
+    return tokens[:, : -(-longest // step) * step]
 
 
 def length_groups(tokens: torch.Tensor, groups: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -1,1 +1,1 @@
-"""Losses: tensors become a scalar. One file each, found by file name."""
+"""Losses: tensors become the losses of samples. One file each, found by file name."""

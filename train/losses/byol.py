@@ -12,10 +12,10 @@ def byol_loss(
     first_target: torch.Tensor,
     second_target: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the sum over both directions of the mean over samples of `2 − 2·cos(prediction, target)`.
+    """Return the sum over both directions of `2 − 2·cos(prediction, target)` for each of n samples, (n,).
 
     Grill et al. 2020, equation 2, symmetrised as in the paper by a sum: it lies in [0, 8]. lightly's
-    `NegativeCosineSimilarity`, averaged over both directions as its BYOL example does, is `loss/4 − 1`. The targets get
+    `NegativeCosineSimilarity`, averaged over both directions as its BYOL example does, is the mean of `loss/4 − 1`. The targets get
     no gradient. No sample looks at another, so that the mean over ranks is the loss of the global batch.
 
     Args:
@@ -29,4 +29,4 @@ def byol_loss(
 
 def _regression(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     cosine = F.cosine_similarity(prediction, target.detach(), dim=-1)
-    return (2 - 2 * cosine).mean()
+    return 2 - 2 * cosine

@@ -9,12 +9,12 @@ from train import distributed
 
 
 def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
-    """Return the NT-Xent loss of this rank's two views against both views of the global batch.
+    """Return the NT-Xent loss of each of this rank's n images against both views of the global batch, (n,).
 
     Chen et al. 2020, equation 1: for view a of image i the cross-entropy, over the 2N − 1 other views v, of
-    `cos(a_i, v)/temperature` with the right answer b_i; the mean over all 2N views. It is the form of SLIP's
-    `SIMCLRLoss` and of lightly's `NTXentLoss(gather_distributed=True)`. Both views are gathered with their gradients,
-    so that the mean over ranks of losses and gradients is that of one process holding the global batch.
+    `cos(a_i, v)/temperature` with the right answer b_i; an image's loss is the mean over its two views. The mean
+    over images is SLIP's `SIMCLRLoss` and lightly's `NTXentLoss(gather_distributed=True)`. Both views are gathered with
+    their gradients, so that the mean over ranks of losses and gradients is that of one process holding the global batch.
 
     Args:
         first: projections of the first view, (n, d), not normalised.
@@ -29,7 +29,7 @@ def nt_xent(first: torch.Tensor, second: torch.Tensor, temperature: float = 0.1)
 
 
 def _cross_entropy(view: torch.Tensor, other_views: torch.Tensor, same_views: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the mean cross-entropy of finding row i's other view among the other and the same views of all images."""
+    """Return the cross-entropy of finding row i's other view among the other and the same views of all images, (n,)."""
     rows = torch.arange(len(view), device=view.device)
     labels = rows + len(view) * distributed.rank()
     other = view @ other_views.T / temperature
@@ -37,4 +37,4 @@ def _cross_entropy(view: torch.Tensor, other_views: torch.Tensor, same_views: to
     itself = torch.zeros_like(same, dtype=torch.bool)
     itself[rows, labels] = True
     logits = torch.cat([other, same.masked_fill(itself, float("-inf"))], dim=1)
-    return F.cross_entropy(logits, labels)
+    return F.cross_entropy(logits, labels, reduction="none")

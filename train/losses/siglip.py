@@ -9,12 +9,14 @@ from train import distributed
 
 
 def siglip_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Return the SigLIP loss of this rank's images against the captions of the global batch.
+    """Return the SigLIP loss of each of this rank's n pairs, (n,).
 
-    `−Σ_i Σ_j log σ(z_ij·(scale·⟨image_i, text_j⟩ + bias)) / n` with z = 1 for a pair that belongs together, else −1
-    (Zhai et al. 2023, algorithm 1; open_clip's `SigLipLoss`). With several ranks each one sums over its own n images
-    and all n·W captions, whose gradients flow back to the ranks they came from. The mean over ranks of the losses, and
-    of their gradients, is that of one process holding the global batch. Captions are gathered, as in open_clip's
+    The decision about image i and text j costs `s_ij = −log σ(z_ij·(scale·⟨image_i, text_j⟩ + bias))` with z = 1 for a pair
+    that belongs together, else −1. Half of it is image i's and half text j's: pair i's loss is half the sum of row i and of
+    column i of s. The mean over pairs is `Σ_i Σ_j s_ij / n` (Zhai et al. 2023, algorithm 1; open_clip's `SigLipLoss`); with
+    weights s_ij counts by the mean of both. With several ranks each one has the rows of its own n images against all n·W
+    captions, and the sums of columns go, with their gradients, to the ranks whose captions they are. The mean over ranks of
+    the losses, and of their gradients, is that of one process holding the global batch. Captions are gathered, as in open_clip's
     `gather`, and not passed around a ring: 64 ranks of 512 samples need 64 MB for the logits.
 
     Args:
@@ -27,4 +29,7 @@ def siglip_loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, 
     rows = torch.arange(len(images), device=images.device)
     signs = torch.full_like(logits, -1.0, requires_grad=False)
     signs[rows, rows + len(images) * distributed.rank()] = 1.0
-    return -F.logsigmoid(signs * logits).sum() / len(images)
+    decisions = -F.logsigmoid(signs * logits)
+    columns_of_ranks = distributed.gather(decisions.sum(dim=0).unsqueeze(0))
+    columns = columns_of_ranks.sum(dim=0).chunk(distributed.world_size())[distributed.rank()]
+    return (decisions.sum(dim=1) + columns) / 2

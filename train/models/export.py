@@ -1,7 +1,8 @@
 """A checkpoint of ours as files that other tools load: open_clip's `.pt` and folder, or safetensors.
 
-With the weights goes `open_clip_config.json`: how the model is built, and how images are normalised. What is written is checked
-before: open_clip builds a model of that configuration, and every name and shape must be that of the checkpoint.
+With the weights goes `open_clip_config.json`: how the model is built, and how images are normalised. A `.pt` of a model that open_clip
+does not have gets a second file of its own name, `clip.json` for `clip.pt`, by which open_clip knows the model. What is written is
+checked before: open_clip builds a model of that configuration, and every name and shape must be that of the checkpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from shards.core.console import hushed
 from shards.core.errors import UsageError
 from train import checkpoint
 from train.models.clip import clip_settings, timm_settings
-from train.models.load import clip_options
+from train.models.load import averaged_weights, clip_options
 from train.models.towers import open_clip, own_names, parse_name
 
 Format = Literal["open_clip", "hf", "safetensors"]
@@ -37,7 +38,7 @@ class Exported:
     load: str
 
 
-def export(path: str, format: Format, out: str, overwrite: bool = False) -> Exported:
+def export(path: str, format: Format, out: str, overwrite: bool = False, *, ema: bool = False) -> Exported:
     """Write the model of a checkpoint for other tools.
 
     Args:
@@ -47,20 +48,24 @@ def export(path: str, format: Format, out: str, overwrite: bool = False) -> Expo
             torchvision tower under their library's own names.
         out: the file, or the folder of `hf`.
         overwrite: write over what is there.
+        ema: write the averaged weights, which a training with `--ema` keeps.
 
     Raises:
-        UsageError: no such checkpoint, an output that is there already or has another suffix, or a model that open_clip cannot
-            build: one without a text tower, a torchvision tower that is no ResNet, a ViT of timm at another image size than its own.
+        UsageError: no such checkpoint, one without averaged weights, an output that is there already or has another suffix, a
+            configuration of another model beside it, or a model that open_clip cannot build: one without a text tower, a
+            torchvision tower that is no ResNet, a ViT of timm at another image size than its own.
     """
     _check_output(format, out, overwrite)
-    state = checkpoint.read(checkpoint.path_in(path))
-    weights = {name: tensor.contiguous() for name, tensor in state["state_dict"].items()}
+    file = checkpoint.path_in(path)
+    state = checkpoint.read(file)
+    chosen = averaged_weights(file, state) if ema else state["state_dict"]
+    weights = {name: tensor.contiguous() for name, tensor in chosen.items()}
     if format == "safetensors":
         return _export_safetensors(out, weights, state)
     settings = _settings_of(path, state["config"], weights)
     if format == "hf":
         return _export_hf(out, weights, settings, state)
-    return _export_open_clip(out, weights, settings, state)
+    return _export_open_clip(out, weights, settings, state, overwrite)
 
 
 def _check_output(format: str, out: str, overwrite: bool) -> None:
@@ -128,24 +133,43 @@ def _export_hf(out: str, weights: dict[str, torch.Tensor], settings: dict[str, A
     return Exported((file, described), f"open_clip.create_model_and_transforms('local-dir:{out}')")
 
 
-def _export_open_clip(out: str, weights: dict[str, torch.Tensor], settings: dict[str, Any], state: dict[str, Any]) -> Exported:
-    folder = out.rpartition("/")[0] or "."
+def _export_open_clip(
+    out: str, weights: dict[str, torch.Tensor], settings: dict[str, Any], state: dict[str, Any], overwrite: bool
+) -> Exported:
+    folder, _, file_name = out.rpartition("/")
+    folder = folder or "."
+    preprocess = _preprocess_of(state["config"])
+    texts = {fs.join(folder, CONFIG_NAME): _json({"model_cfg": settings, "preprocess_cfg": preprocess})}
+    name, register = _registered_name(state["config"]["model"], settings), ""
+    if name is None:
+        name = _new_name(file_name.removesuffix(SUFFIXES["open_clip"]))
+        registrable = fs.join(folder, f"{name}.json")
+        texts[registrable] = _json(settings)
+        register = f"open_clip.add_model_config('{registrable}'); "
+    if not overwrite:
+        _check_siblings(texts)
     fs.make_dirs(folder)
     with fs.atomic_write(out) as file:
         torch.save({"state_dict": weights, "step": state["step"]}, file)
-    described = fs.join(folder, CONFIG_NAME)
-    preprocess = _preprocess_of(state["config"])
-    fs.write_text(described, _json({"model_cfg": settings, "preprocess_cfg": preprocess}))
-    files = [out, described]
-    name, register = _registered_name(state["config"]["model"], settings), ""
-    if name is None:
-        name = f"{state['config']['model'].replace('/', '-')}-provender"
-        registrable = fs.join(folder, f"{name}.json")
-        fs.write_text(registrable, _json(settings))
-        files.append(registrable)
-        register = f"open_clip.add_model_config('{registrable}'); "
+    for path, text in texts.items():
+        fs.write_text(path, text)
     normalise = f"image_mean={tuple(preprocess['mean'])}, image_std={tuple(preprocess['std'])}"
-    return Exported(tuple(files), f"{register}open_clip.create_model_and_transforms('{name}', pretrained='{out}', {normalise})")
+    return Exported((out, *texts), f"{register}open_clip.create_model_and_transforms('{name}', pretrained='{out}', {normalise})")
+
+
+def _check_siblings(texts: dict[str, str]) -> None:
+    """Refuse to change a file beside the weights: another export may be loaded by it, and would compute other features."""
+    for path, text in texts.items():
+        if fs.exists(path) and (fs.is_dir(path) or fs.read_bytes(path) != text.encode()):
+            raise UsageError(
+                f"{path} is there already, with other content", "another folder", "--overwrite writes over it; what is loaded by it changes"
+            )
+
+
+def _new_name(stem: str) -> str:
+    """Return the name of a file's model in open_clip: the file's own, made longer where open_clip has a model of that name."""
+    taken = {*open_clip().list_models(), *own_names()}
+    return f"{stem}-provender" if stem in taken else stem
 
 
 def _registered_name(name: str, settings: dict[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -43,6 +43,7 @@ class Facts:
     """What is known of a file of weights.
 
     `kind` is `provender`, `open_clip`, `slip`, `timm or torchvision`, or `unknown`, told by the names in it; `digest` is the file's sha256.
+    `lineage` is what a checkpoint of ours knows of its data.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Facts:
     digest: str
     tensors: int
     provenance: str = "unknown"
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,18 @@ def read_weights(path: str) -> tuple[Weights, Facts]:
         UsageError: nothing is there, or it is not a file of weights.
         TornFileError: it is cut off or damaged.
     """
+    from train import checkpoint
+
     file = find_file(path)
     content, format = read_file(file)
     if not isinstance(content, Mapping):
         raise UsageError(f"{file}: holds {_an(type(content).__name__)}, not named tensors", "a dictionary of tensors")
-    ours = content.get("format") == "provender-checkpoint"
-    weights = _checkpoint_weights(file) if ours else _tensors(file, content)
-    weights = _unwrapped(weights)
-    facts = Facts(file, format, "provender" if ours else _kind(weights), fs.sha256(file), len(weights), "recorded" if ours else "unknown")
-    return weights, facts
+    if content.get("format") == checkpoint.FORMAT:
+        state = checkpoint.checked(file, content)
+        weights = _unwrapped(_tensors(file, state["state_dict"]))
+        return weights, Facts(file, format, "provender", fs.sha256(file), len(weights), "recorded", checkpoint.lineage(state))
+    weights = _unwrapped(_tensors(file, content))
+    return weights, Facts(file, format, _kind(weights), fs.sha256(file), len(weights))
 
 
 def load_weights(module: nn.Module, path: str, require: Literal["image", "all"] = "image") -> Report:
@@ -118,12 +123,6 @@ def load_weights(module: nn.Module, path: str, require: Literal["image", "all"] 
     _check(report, wanted, require)
     module.load_state_dict({name: weights[name] for name in report.loaded}, strict=False)
     return report
-
-
-def _checkpoint_weights(file: str) -> Weights:
-    from train import checkpoint
-
-    return _tensors(file, checkpoint.read(file)["state_dict"])
 
 
 def _tensors(file: str, content: Mapping[str, Any]) -> Weights:

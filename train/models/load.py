@@ -32,6 +32,10 @@ class Loaded:
         mean, std: what images are normalised with, per channel.
         digest: sha256 of the checkpoint.
         manifests: what the checkpoint remembers of its data; empty where nothing is known.
+        classifier: the linear layer of a supervised training or a fine-tuning; None without one.
+        classes: what it tells apart, in its order, where that is known.
+        unit_features: whether the classifier sees features of unit length.
+        parent: what the training started from; None for fresh weights, or where nothing is known.
     """
 
     model: Any
@@ -44,6 +48,10 @@ class Loaded:
     samples_seen: int
     manifests: list[dict[str, Any]]
     config: dict[str, Any]
+    classifier: Any = None
+    classes: tuple[str, ...] = ()
+    unit_features: bool = False
+    parent: dict[str, Any] | None = None
 
     @property
     def reads_text(self) -> bool:
@@ -56,6 +64,20 @@ class Loaded:
 
         features = self.model.encode_image(images) if self.reads_text else self.model(images)
         return F.normalize(features.float(), dim=-1)
+
+    def classify(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the classifier's logits, (n, classes) float32, of normalised images, (n, 3, S, S).
+
+        Raises:
+            UsageError: the model has no classifier.
+        """
+        from train.tasks.finetune import logits
+
+        if self.classifier is None:
+            raise UsageError(
+                f"the model was trained by {self.config.get('task', 'another tool')} and has no classifier", "finetune, supervised"
+            )
+        return logits(self.model, self.classifier, images, self.unit_features).float()
 
     def embed_texts(self, texts: Sequence[str], device: str = "cpu") -> torch.Tensor:
         """Return unit-length features, (n, d) float32, of texts.
@@ -115,7 +137,7 @@ def load_checkpoint(path: str, *, ema: bool = False) -> Loaded:
     config = state["config"]
     reads_text = state["task"] in TEXT_TASKS
     model = build_for(config, reads_text)
-    model.load_state_dict(_averaged(file, state) if ema else state["state_dict"])
+    model.load_state_dict(averaged_weights(file, state) if ema else state["state_dict"])
     return Loaded(
         model=model.eval(),
         tokenize=build_tokenizer(config["model"], config["text"] or None) if reads_text else None,
@@ -127,17 +149,39 @@ def load_checkpoint(path: str, *, ema: bool = False) -> Loaded:
         samples_seen=state["samples_seen"],
         manifests=state["manifests"],
         config=config,
+        classifier=_classifier(state.get("heads", {})),
+        classes=tuple(state.get("classes", ())),
+        unit_features=bool(state.get("unit_features", False)),
+        parent=state.get("parent"),
     )
+
+
+def _classifier(heads: dict[str, torch.Tensor]) -> Any:
+    """Return the linear classifier among a checkpoint's heads; None where there is none."""
+    from torch import nn
+
+    weight = heads.get("classifier.weight")
+    if weight is None or weight.ndim != 2:
+        return None
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.load_state_dict({"weight": weight, "bias": heads["classifier.bias"]})
+    return layer.eval()
 
 
 def build_for(config: dict[str, Any], reads_text: bool) -> Any:
     """Return the untrained model that a checkpoint's configuration describes: a CLIP, or an image tower."""
     if reads_text:
         return build_clip(config["model"], config["image_size"], **clip_options(config))
-    return build_tower(config["model"], config["image_size"])
+    tower = build_tower(config["model"], config["image_size"])
+    kind = config.get("tune")
+    if kind == "houlsby" or kind == "lora":
+        from train.models.adapters import adapt
+
+        adapt(tower, kind, config["adapter_width"])
+    return tower
 
 
-def _averaged(file: str, state: dict[str, Any]) -> dict[str, Any]:
+def averaged_weights(file: str, state: dict[str, Any]) -> dict[str, Any]:
     """Return the averaged weights of a checkpoint's content.
 
     Raises:

@@ -206,6 +206,36 @@ def _running_stats(module: nn.Module) -> list[torch.Tensor]:
     return [buffer for buffer in buffers if buffer is not None]
 
 
+def has_running_stats(module: nn.Module) -> bool:
+    """Return whether a module keeps statistics of BatchNorm, which averages of weights leave wrong."""
+    return bool(_running_stats(module))
+
+
+@contextlib.contextmanager
+def running_stats_anew(module: nn.Module) -> Iterator[None]:
+    """Forget the running statistics; the forward passes of the block make them anew, each counting alike, without a momentum.
+
+    As torch's `update_bn` does (Izmailov et al. 2018, arXiv:1803.05407, after averaging weights), but only BatchNorms are in training
+    mode: dropout and stochastic depth stay off. Passes should have about equal numbers of samples, drawn at random. Where no pass is
+    made in the block, the statistics are those of a new module.
+    """
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    modes = {part: part.training for part in module.modules()}
+    momenta = [part.momentum for part in norms]
+    module.eval()
+    for part in norms:
+        part.reset_running_stats()
+        part.momentum = None
+        part.train()
+    try:
+        yield
+    finally:
+        for part, momentum in zip(norms, momenta, strict=True):
+            part.momentum = momentum
+        for each, training in modes.items():
+            each.training = training
+
+
 @contextlib.contextmanager
 def running_stats_frozen(module: nn.Module) -> Iterator[None]:
     """Let no forward pass in training mode change the running statistics, nor count as a batch.
@@ -223,13 +253,20 @@ def running_stats_frozen(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def running_stats_collected(module: nn.Module) -> Iterator[None]:
+def running_stats_collected(module: nn.Module, *, plain: bool = False) -> Iterator[None]:
     """Make one update of the running statistics of several forward passes: the mean over all their groups.
 
-    So a step in chunks ends with the running statistics of a step at once. It needs `group_batch_norm`; other BatchNorms go on
-    updating with each pass. Nothing is updated where the block ends with an error.
+    So a step in chunks ends with the running statistics of a step at once, with `group_batch_norm`. Nothing is updated where
+    the block ends with an error.
+
+    Args:
+        module: whose BatchNorms collect.
+        plain: BatchNorms without groups collect, too: the mean over the passes, also where a pass is done again for
+            activations that were not kept. Else they go on updating with each pass.
     """
     grouped = [part for part in module.modules() if isinstance(part, GroupBatchNorm)]
+    others = [part for part in module.modules() if isinstance(part, _BatchNorm) and not isinstance(part, GroupBatchNorm)]
+    passes = [_Passes(part) for part in others if plain and part.track_running_stats and part.running_mean is not None]
     for part in grouped:
         part.collecting = True
     try:
@@ -237,6 +274,46 @@ def running_stats_collected(module: nn.Module) -> Iterator[None]:
     except BaseException:
         for part in grouped:
             part.collected, part.collecting = None, False
+        for collection in passes:
+            collection.end(update=False)
         raise
     for part in grouped:
         part.commit()
+    for collection in passes:
+        collection.end(update=True)
+
+
+class _Passes:
+    """The statistics of a BatchNorm without groups, summed over its passes. With momentum 1 a pass leaves its own in the buffers."""
+
+    def __init__(self, norm: _BatchNorm) -> None:
+        self.norm, self.momentum = norm, norm.momentum
+        self.before = [buffer.clone() for buffer in norm.buffers(recurse=False)]
+        self.total = torch.zeros_like(torch.stack(self._statistics()))
+        self.passes = 0
+        norm.momentum = 1.0
+        self.hook = norm.register_forward_hook(self._take)
+
+    def _statistics(self) -> list[torch.Tensor]:
+        buffers: list[Any] = [self.norm.running_mean, self.norm.running_var]
+        return buffers
+
+    def _take(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if module.training:
+            self.total += torch.stack(self._statistics())
+            self.passes += 1
+
+    @torch.no_grad()
+    def end(self, *, update: bool) -> None:
+        """Put momentum and statistics back, and make one update with the mean over the passes."""
+        self.hook.remove()
+        self.norm.momentum = self.momentum
+        for buffer, before in zip(self.norm.buffers(recurse=False), self.before, strict=True):
+            buffer.copy_(before)
+        if not update or not self.passes:
+            return
+        tracked: Any = self.norm.num_batches_tracked
+        tracked.add_(1)
+        rate: Any = 1.0 / tracked.to(self.total.dtype) if self.momentum is None else self.momentum
+        for buffer, mean in zip(self._statistics(), self.total / self.passes, strict=True):
+            buffer.lerp_(mean, rate)

@@ -54,13 +54,27 @@ class Tower(nn.Module):
         Raises:
             UsageError: the library has no checkpointing for this tower.
         """
-        owner: Any = getattr(self.visual, "trunk", self.visual)
-        if type(owner).__name__ == "ModifiedResNet" or not hasattr(owner, "set_grad_checkpointing"):
-            raise UsageError(f"gradient checkpointing: {self.name!r} has none", "open_clip's ViTs, most of timm's models")
-        try:
-            owner.set_grad_checkpointing(enable)
-        except AssertionError as error:
-            raise UsageError(f"gradient checkpointing: {self.name!r} has none", "open_clip's ViTs, most of timm's models") from error
+        checkpoint_blocks(self.visual, self.name, enable)
+
+
+def checkpoint_blocks(visual: nn.Module, name: str, enable: bool = True) -> None:
+    """Let an image tower recompute activations in the backward pass.
+
+    Args:
+        visual: open_clip's `visual`, or a module with a `trunk`.
+        name: of the tower, for errors.
+
+    Raises:
+        UsageError: the library has no checkpointing for it; open_clip's ResNets and TimmModel would pass over it in silence.
+    """
+    owner: Any = getattr(visual, "trunk", visual)
+    refusal = UsageError(f"gradient checkpointing: {name!r} has none", "open_clip's ViTs, most of timm's models")
+    if type(owner).__name__ == "ModifiedResNet" or not hasattr(owner, "set_grad_checkpointing"):
+        raise refusal
+    try:
+        owner.set_grad_checkpointing(enable)
+    except AssertionError as error:
+        raise refusal from error
 
 
 class TorchvisionModel(nn.Module):

@@ -15,7 +15,22 @@ from shards.core.errors import UsageError, closest
 DecayRule = Literal["open_clip", "all", "ndim"]
 NEVER_DECAYED = ("bn", "ln", "bias", "logit_scale")  # open_clip's, matched anywhere in a name
 TEMPERATURES = ("logit_scale", "logit_bias")
-_BLOCK = re.compile(r"\.resblocks\.(\d+)\.")  # open_clip's transformers, of the image and of the text
+# open_clip's transformers, of the image and of the text: their blocks, and what stands before the first one
+_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.")
+INPUTS = ("conv1", "class_embedding", "positional_embedding", "token_embedding", "cls_emb", "ln_pre")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Layers of a model, numbered from 0 at the input.
+
+    Attributes:
+        numbers: the layer of each parameter.
+        top: the layer of what follows the towers, such as a classifier, whether or not the model has parameters there.
+    """
+
+    numbers: Mapping[str, int]
+    top: int
 
 
 @dataclass(frozen=True)
@@ -32,8 +47,8 @@ class Grouping:
         head_weight_decay: weight decay of the heads; the trunk's where it is None.
         temperature_lr: constant learning rate of logit_scale and logit_bias; scheduled with the trunk's where it is None.
         layer_decay: factor of the learning rate from each layer to the one below; 1 for none.
-        layers: layer number of each parameter (`layers_of`), needed where layer_decay is not 1. A parameter without a
-            number is part of the topmost layer.
+        layers: layer of each parameter (`layers_of`), needed where layer_decay is not 1. A parameter without a number is
+            part of the topmost layer.
     """
 
     lr: float
@@ -44,7 +59,7 @@ class Grouping:
     head_weight_decay: float | None = None
     temperature_lr: float | None = None
     layer_decay: float = 1.0
-    layers: Mapping[str, int] | None = None
+    layers: Layers | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing.
@@ -64,8 +79,8 @@ class Grouping:
                 raise UsageError(f"{name}: {value:g}", "0 or more")
         if not 0 < self.layer_decay <= 1:
             raise UsageError(f"layer_decay: {self.layer_decay:g}", "0 < layer_decay <= 1")
-        if self.layer_decay != 1 and not self.layers:
-            raise UsageError("layer_decay for a model whose layers are not known", "1, or a timm or open_clip model")
+        if self.layer_decay != 1 and self.layers is None:
+            raise UsageError("layer_decay for a model whose layers are not known", "layer_decay 1, or the layers of `layers_of`")
         if not self.heads and (self.head_lr is not None or self.head_weight_decay is not None):
             raise UsageError("a learning rate or weight decay of the head, but no head", "only tasks with a head have one")
 
@@ -120,42 +135,82 @@ def decays(name: str, parameter: torch.Tensor, rule: DecayRule = "open_clip") ->
     return parameter.ndim >= 2 and named_otherwise
 
 
-def layers_of(model: nn.Module) -> dict[str, int]:
-    """Return the layer number of each parameter, from 0 at the input, for layer-wise learning-rate decay.
+def layers_of(model: nn.Module, prefix: str = "") -> Layers:
+    """Return the layer of each parameter, for layer-wise learning-rate decay.
 
-    timm's models number themselves (`group_matcher`): embedding 0, block k is k + 1, which the last norm shares
-    with the last block, then the head.
-    open_clip's transformers, of image and text, are numbered likewise by their `resblocks`: embeddings 0, block k is
-    k + 1, what follows the blocks is topmost. Towers of different depth end at the same topmost number.
+    timm's models number themselves (`group_matcher`, as timm's `param_groups_layer_decay` reads it): embedding 0, block k is
+    k + 1, which the last norm shares with the last block, then the head. open_clip's transformers, of image and text, are
+    numbered likewise by their `resblocks`: embeddings 0, block k is k + 1, what follows the blocks is topmost. Each tower is
+    numbered by itself; towers of different depth end at the same topmost number.
+
+    Args:
+        model: a timm model, or a model whose image tower is `visual`: a CLIP, a `Tower`.
+        prefix: put before each name.
 
     Raises:
-        UsageError: a model of neither kind.
+        UsageError: the image tower has no numbered blocks.
     """
     if hasattr(model, "group_matcher"):
-        from timm.models import group_parameters
+        towers = [_timm_layers(model, "")]
+    else:
+        texts = [name for name, _ in model.named_parameters() if not name.startswith("visual.")]
+        towers = [*_visual_layers(model), _resblock_layers(texts, "text." if hasattr(model, "text") else "")]
+    top = max(tower.top for tower in towers)
+    numbers = {prefix + name: number + top - tower.top for tower in towers for name, number in tower.numbers.items()}
+    return Layers(numbers, top)
 
-        matcher: Any = model.group_matcher
-        numbers: dict[str, int] = group_parameters(model, matcher(coarse=False), reverse=True)
-        return numbers
-    names = [name for name, _ in model.named_parameters()]
-    depths: dict[str, int] = {}
+
+def _visual_layers(model: nn.Module) -> list[Layers]:
+    """Return the layers of an image tower; a projection behind timm's trunk is topmost.
+
+    Raises:
+        UsageError: it has no numbered blocks.
+    """
+    visual: Any = getattr(model, "visual", None)
+    trunk = getattr(visual, "trunk", None)
+    if hasattr(trunk, "group_matcher"):
+        layers = _timm_layers(trunk, "visual.trunk.")
+        head = {f"visual.{name}": layers.top for name, _ in visual.named_parameters() if not name.startswith("trunk.")}
+        return [layers, Layers(head, layers.top)]
+    names = [] if visual is None else [f"visual.{name}" for name, _ in visual.named_parameters()]
+    layers = _resblock_layers(names, "visual.")
+    if layers.top == 1:
+        kind = type(visual if trunk is None else trunk).__name__ if visual is not None else type(model).__name__
+        raise UsageError(f"layer_decay for {kind}, whose blocks have no numbers", "open_clip's ViTs (ViT-B-32, …), timm/NAME")
+    return [layers]
+
+
+def _timm_layers(trunk: Any, prefix: str) -> Layers:
+    """Return the layers of a timm model; the topmost is that of its classifier, which the model may have lost.
+
+    Raises:
+        UsageError: timm puts all of it into one layer.
+    """
+    from timm.models._manipulate import group_with_matcher
+
+    classifier = (getattr(trunk, "pretrained_cfg", None) or {}).get("classifier") or "head"
+    last = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
+    named = dict(trunk.named_parameters())
+    numbers: dict[str, int] = group_with_matcher(iter({**named, last: None}.items()), trunk.group_matcher(coarse=False), reverse=True)
+    top = max(numbers.values())
+    if top == 0:
+        raise UsageError(f"layer_decay for {type(trunk).__name__}, which timm takes for one layer", "timm's models of several layers")
+    return Layers({prefix + name: numbers[name] for name in named}, top)
+
+
+def _resblock_layers(names: Iterable[str], prefix: str) -> Layers:
+    """Return the layers of an open_clip transformer by the names of its parameters; topmost is 1 if it has no blocks."""
+    numbers, after = {}, []
     for name in names:
-        if block := _BLOCK.search(name):
-            tower = name[: block.start()]
-            depths[tower] = max(depths.get(tower, 0), int(block[1]) + 1)
-    if not depths:
-        raise UsageError(f"layer_decay for {type(model).__name__}", "a timm model, or a transformer of open_clip")
-    return {name: _layer(name, depths) for name in names}
-
-
-def _layer(name: str, depths: Mapping[str, int]) -> int:
-    """Return a parameter's layer in open_clip's towers, the deepest of which has max(depths) blocks."""
-    top = max(depths.values()) + 1
-    block = _BLOCK.search(name)
-    if block:
-        return top - depths[name[: block.start()]] + int(block[1])
-    is_input = any(part in name for part in ("conv1", "class_embedding", "positional_embedding", "token_embedding", "ln_pre"))
-    return 0 if is_input else top
+        inner = name.removeprefix(prefix)
+        if block := _BLOCK.match(inner):
+            numbers[name] = int(block[1]) + 1
+        elif inner.partition(".")[0] in INPUTS:
+            numbers[name] = 0
+        else:
+            after.append(name)
+    top = max(numbers.values(), default=0) + 1
+    return Layers(numbers | dict.fromkeys(after, top), top)
 
 
 def _options(name: str, parameter: nn.Parameter, grouping: Grouping) -> dict[str, Any]:
@@ -184,8 +239,8 @@ def _lr_scale(name: str, is_head: bool, is_temperature: bool, grouping: Grouping
     """Return the learning rate over the schedule's, and the layer's name where layers differ."""
     if is_head:
         return (1.0 if grouping.head_lr is None else grouping.head_lr / grouping.lr), []
-    if grouping.layer_decay == 1 or not grouping.layers or is_temperature:
+    if grouping.layer_decay == 1 or grouping.layers is None or is_temperature:
         return 1.0, []
-    top = max(grouping.layers.values())
-    layer = grouping.layers.get(name, top)
+    top = grouping.layers.top
+    layer = grouping.layers.numbers.get(name, top)
     return grouping.layer_decay ** (top - layer), [f"layer{layer}"]

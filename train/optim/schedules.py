@@ -1,4 +1,4 @@
-"""Learning rates, and BYOL's teacher momentum, as pure functions of the step."""
+"""Learning rates as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -141,17 +141,6 @@ def stepped(step: int, base: float, warmup: int, every: int, factor: float = 0.1
     if step < warmup:
         return constant(step, base, warmup)
     return base * factor ** ((step - warmup) // every)
-
-
-def momentum_cosine(step: int, base: float, steps: int) -> float:
-    """Return the momentum of BYOL's teacher, `1 − (1 − base)·(cos(π·k/K) + 1)/2` (Grill et al. 2020, section 3.3).
-
-    Args:
-        step: k, from 0.
-        base: the momentum of the first step; 0.996 in the paper. The last is 1.
-        steps: K.
-    """
-    return 1 - (1 - base) * (math.cos(math.pi * step / steps) + 1) / 2
 
 
 def check_warmup(warmup: int, steps: int) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shards.core import fs
 from shards.core.console import warn
-from shards.core.errors import UsageError
+from shards.core.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from train.config import TrainConfig
 
-TENSORBOARD = "tensorboard"
+TENSORBOARD, WANDB_ID = "tensorboard", "wandb-id.txt"
 
 
 class Board(Protocol):
@@ -29,6 +30,7 @@ def open_boards(config: TrainConfig, start: int) -> list[Board]:
 
     Raises:
         UsageError: the package of one is not installed.
+        RunError: wandb takes no run, as there is no login or no connection.
     """
     boards: list[Board] = []
     for name in config.report_to:
@@ -37,7 +39,7 @@ def open_boards(config: TrainConfig, start: int) -> list[Board]:
         elif name == "tensorboard":
             boards.append(_TensorBoard(config, start))
         else:
-            boards.append(_Tracker(name, config))
+            boards.append(_Tracker(name, config, start))
     return boards
 
 
@@ -52,8 +54,18 @@ def numbers_of(row: dict[str, Any]) -> dict[str, float]:
         elif isinstance(value, list):
             numbers |= {f"{name}/{i}": entry for i, entry in enumerate(value)}
         elif isinstance(value, dict):
-            numbers |= {f"{name}/{key}": entry for key, entry in value.items() if isinstance(entry, int | float)}
+            tags = _short(list(value)) if name == "loss_by_source" else list(value)
+            entries = zip(tags, value.values(), strict=True)
+            numbers |= {f"{name}/{tag}": entry for tag, entry in entries if isinstance(entry, int | float)}
     return numbers
+
+
+def _short(paths: list[str]) -> list[str]:
+    """Return paths without the folders that all of them begin with."""
+    parts = [path.rstrip("/").split("/") for path in paths]
+    most = min(map(len, parts), default=1) - 1  # a path's last part stays
+    shared = next((i for i in range(most) if len({part[i] for part in parts}) > 1), most)
+    return ["/".join(part[shared:]) for part in parts]
 
 
 class _TensorBoard:
@@ -70,19 +82,35 @@ class _TensorBoard:
         self._writer.close()
 
 
+def _run_id(output: str, start: int) -> str:
+    """Return the id of a training's run: of the run before where it is resumed, else a new one, kept beside the checkpoint."""
+    path = fs.join(output, WANDB_ID)
+    if start and fs.exists(path):
+        return fs.read_text(path).strip()
+    new = secrets.token_hex(8)
+    fs.write_text(path, new + "\n")
+    return new
+
+
 class _Tracker:
     """wandb, or trackio, which has the same functions."""
 
-    def __init__(self, name: str, config: TrainConfig) -> None:
+    def __init__(self, name: str, config: TrainConfig, start: int) -> None:
         import importlib
 
         try:
             self._package: Any = importlib.import_module(name)
         except ImportError:
             raise UsageError(f"--report-to {name}: the package is not installed", "an installed one", f"pip install {name}") from None
-        where = {"dir": config.output} if name == "wandb" else {}
+        # wandb goes on with a run by its id alone; trackio knows it by its name, and takes no id.
+        where = {"dir": config.output, "id": _run_id(config.output, start)} if name == "wandb" else {}
         label = config.output.rstrip("/").rpartition("/")[2]
-        self._package.init(project="provender", name=label, config=config.essence(), resume="allow", **where)
+        refused = self._package.Error if name == "wandb" else ()
+        try:
+            self._package.init(project="provender", name=label, config=config.essence(), resume="allow", **where)
+        except refused as error:
+            advice = "`wandb login`, or WANDB_MODE=offline in the environment"
+            raise RunError(f"--report-to wandb: {error}", advice=advice) from error
 
     def add(self, row: dict[str, Any]) -> None:
         self._package.log(numbers_of(row), step=row["step"])

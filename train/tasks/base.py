@@ -11,7 +11,7 @@ The first line of its docstring is its help. torch is imported inside functions,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from train.config import TrainConfig
 from train.data.batch import Batch, Needs
@@ -37,6 +37,22 @@ class Data:
     classes: tuple[str, ...] = ()
 
 
+class Losses(NamedTuple):
+    """What a task makes of a batch: the losses of each of this rank's n samples, with gradient.
+
+    The sum of the terms' means over the global batch is minimised; means and weights are the step's business.
+
+    Attributes:
+        terms: (n,) each, by names that end in `_loss`.
+        counts: how much each sample counts in the means beside its weight, (n,): 0 without a label; None: all alike.
+        numbers: scalars to log.
+    """
+
+    terms: Terms
+    counts: torch.Tensor | None = None
+    numbers: Terms | None = None
+
+
 @dataclass(frozen=True)
 class Step:
     """Where a training is: the step, how many there are, and the passes over the data so far."""
@@ -57,14 +73,21 @@ class Task:
         image_size: S, the side of the crops.
         mix: how neighbours are mixed, for tasks with labels.
         smoothing: of the labels that are mixed.
+        classes: names of the classes that a classifier tells apart, in its order; empty where there is none, or no names.
+        unit_features: whether that classifier sees features of unit length.
     """
 
     mix: Mix | None = None
     smoothing: float = 0.0
+    classes: tuple[str, ...] = ()
+    unit_features: bool = False
     needs: Needs
     model: Any
     heads: Any
     image_size: int
+
+    def started(self) -> None:
+        """Change the model once its first weights are there, those of `--from` or fresh ones: freeze parts, add adapters."""
 
     def features(self, views: list[torch.Tensor], batch: Batch) -> Terms:
         """Return what the loss compares, one row for each of the n samples.
@@ -75,8 +98,8 @@ class Task:
         """
         raise NotImplementedError
 
-    def loss(self, features: Terms, batch: Batch, at: Step) -> Terms:
-        """Return the terms of the loss, scalars whose names end in `_loss` (their sum is minimised), and other numbers to log."""
+    def loss(self, features: Terms, batch: Batch, at: Step) -> Losses:
+        """Return the losses of the n samples of `features`."""
         raise NotImplementedError
 
     def after_step(self, at: Step) -> None:

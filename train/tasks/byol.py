@@ -11,7 +11,7 @@ from train.data.augment.params import Augment
 from train.data.augment.presets import preset
 from train.data.batch import Batch, Needs
 from train.tasks import base
-from train.tasks.base import Data, Step, Terms
+from train.tasks.base import Data, Losses, Step, Terms
 
 if TYPE_CHECKING:
     import torch
@@ -63,12 +63,12 @@ class ByolTask(base.Task):
                 terms[f"{name}_target"] = teacher(view)
         return terms
 
-    def loss(self, features: Terms, batch: Batch, at: Step) -> Terms:
+    def loss(self, features: Terms, batch: Batch, at: Step) -> Losses:
         """Return the regression of each view's prediction to the teacher's features of the other one."""
         from train.losses.byol import byol_loss
 
         first, second = features["first_prediction"], features["second_prediction"]
-        return {"byol_loss": byol_loss(first, second, features["first_target"], features["second_target"])}
+        return Losses({"byol_loss": byol_loss(first, second, features["first_target"], features["second_target"])})
 
     def after_step(self, at: Step) -> None:
         """Move the teacher towards the student."""

@@ -9,7 +9,7 @@ from shards.core.config import option
 from train.config import TrainConfig
 from train.data.batch import Batch, Needs
 from train.tasks import base
-from train.tasks.base import Data, Step, Terms
+from train.tasks.base import Data, Losses, Step, Terms
 
 if TYPE_CHECKING:
     import torch
@@ -48,11 +48,11 @@ class SimclrTask(base.Task):
         """Return the projections of both views, (n, d) each."""
         return project(self.model, self.heads["projection"], views)
 
-    def loss(self, features: Terms, batch: Batch, at: Step) -> Terms:
+    def loss(self, features: Terms, batch: Batch, at: Step) -> Losses:
         """Return NT-Xent."""
         from train.losses.nt_xent import nt_xent
 
-        return {"simclr_loss": nt_xent(features["first"], features["second"], self.config.temperature)}
+        return Losses({"simclr_loss": nt_xent(features["first"], features["second"], self.config.temperature)})
 
 
 def project(tower: torch.nn.Module, projection: torch.nn.Module, views: list[torch.Tensor]) -> Terms:

@@ -10,7 +10,7 @@ from train.data.augment.params import Augment
 from train.data.augment.presets import preset
 from train.data.batch import Batch, Needs
 from train.tasks import clip
-from train.tasks.base import Data, Step, Terms
+from train.tasks.base import Data, Losses, Step, Terms
 
 if TYPE_CHECKING:
     import torch
@@ -60,13 +60,13 @@ class SlipTask(clip.ClipTask):
         terms["second"] = projection(self.model.encode_image(views[2]))
         return terms
 
-    def loss(self, features: Terms, batch: Batch, at: Step) -> Terms:
+    def loss(self, features: Terms, batch: Batch, at: Step) -> Losses:
         """Return CLIP's loss and the weighted one of SimCLR."""
         from train.losses.nt_xent import nt_xent
 
-        terms = super().loss(features, batch, at)
-        terms["simclr_loss"] = self.config.ssl_scale * nt_xent(features["first"], features["second"], self.config.ssl_temp)
-        return terms
+        terms = super().loss(features, batch, at).terms
+        of_views = nt_xent(features["first"], features["second"], self.config.ssl_temp)
+        return Losses({**terms, "simclr_loss": self.config.ssl_scale * of_views})
 
 
 def feature_width(model: Any, image_size: int) -> int:

@@ -11,7 +11,7 @@ from train.config import TrainConfig
 from train.data.augment.mixup import Mix
 from train.data.batch import Batch, Needs
 from train.tasks import base
-from train.tasks.base import Data, Step, Terms
+from train.tasks.base import Data, Losses, Step, Terms
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +52,7 @@ class SupervisedTask(base.Task):
         self.config = config
         self.mix = config.mix if config.mix.active else None
         self.smoothing = config.smoothing
+        self.classes = data.classes
         tower = build_tower(config.model, config.image_size, **config.tower_options())
         self.model, self.image_size = tower, tower.image_size
         self.heads = nn.ModuleDict({"classifier": linear_classifier(tower.width, classes, "normal")})
@@ -61,22 +62,40 @@ class SupervisedTask(base.Task):
         """Return the classifier's logits, (n, classes)."""
         return {"logits": self.heads["classifier"](self.model(views[0]))}
 
-    def loss(self, features: Terms, batch: Batch, at: Step) -> Terms:
-        """Return the cross entropy over the samples that have a label, and the share of them that is classified rightly."""
-        from train.losses.classification import cross_entropy, multi_label_loss, soft_cross_entropy
+    def loss(self, features: Terms, batch: Batch, at: Step) -> Losses:
+        """Return the cross entropy of the samples that have a label, and the share of them that is classified rightly."""
+        from train.losses.classification import multi_label_loss
 
         logits = features["logits"]
-        if batch.labels is None:
-            raise UsageError("a batch without labels", "a loader whose needs have classes")
-        labels = batch.labels.to(logits.device, non_blocking=True)
         if self.config.multi_label:
-            return {"supervised_loss": multi_label_loss(logits, labels)}
-        if batch.soft_labels is not None:
-            targets = batch.soft_labels.to(logits.device, non_blocking=True)
-            return {"supervised_loss": soft_cross_entropy(logits, targets)}
-        right = (logits.detach().argmax(1) == labels).float().sum()  # never at -1, which stands for no label
-        share = right / (labels >= 0).sum().clamp(min=1)
-        return {"supervised_loss": cross_entropy(logits, labels, self.config.smoothing), "acc1": share}
+            if batch.labels is None:
+                raise UsageError("a batch without labels", "a loader whose needs have classes")
+            labels = batch.labels.to(logits.device, non_blocking=True)
+            losses = multi_label_loss(logits, labels)
+            return Losses({"supervised_loss": losses.values}, losses.counts)
+        return classification_losses(logits, batch, self.config.smoothing, "supervised_loss")
+
+
+def classification_losses(logits: torch.Tensor, batch: Batch, smoothing: float, name: str) -> Losses:
+    """Return the cross entropy of each labelled or mixed sample under a name, and the share that is classified rightly as `acc1`.
+
+    Args:
+        logits: (n, classes).
+        batch: with labels, (n,), or soft labels, (n, classes).
+    """
+    from train.losses.classification import cross_entropy, soft_cross_entropy
+
+    if batch.labels is None:
+        raise UsageError("a batch without labels", "a loader whose needs have classes")
+    if batch.soft_labels is not None:
+        targets = batch.soft_labels.to(logits.device, non_blocking=True)
+        mixed = soft_cross_entropy(logits, targets)
+        return Losses({name: mixed.values}, mixed.counts)
+    labels = batch.labels.to(logits.device, non_blocking=True)
+    right = (logits.detach().argmax(1) == labels).float().sum()  # never at -1, which stands for no label
+    share = right / (labels >= 0).sum().clamp(min=1)
+    losses = cross_entropy(logits, labels, smoothing)
+    return Losses({name: losses.values}, losses.counts, {"acc1": share})
 
 
 def build(config: Config, data: Data) -> SupervisedTask:

@@ -145,17 +145,23 @@ def _inside(edges: torch.Tensor, side: int) -> torch.Tensor:
     return (place >= edges[:, :1]) & (place < edges[:, 1:])
 
 
-def soft_targets(targets: torch.Tensor, classes: int, smoothing: float = 0.0) -> torch.Tensor:
-    """Return (n, classes) float32 targets, smoothed, from (n,) class numbers or (n, classes) of 0 and 1 (multi-label).
+def soft_targets(labels: torch.Tensor, classes: int, smoothing: float = 0.0) -> torch.Tensor:
+    """Return smoothed targets, (n, classes) float32; zeros for a sample without a label.
 
-    Classes: 1 − smoothing + smoothing / classes for the right one, smoothing / classes for the others. Multi-label: each
-    towards ½, t · (1 − smoothing) + smoothing / 2 (timm's mixup_target).
+    One class: (1 − smoothing)·onehot + smoothing/classes. Several: t·(1 − smoothing) + smoothing/2 (timm's mixup_target).
+
+    Args:
+        labels: (n,) int64 class numbers, −1 for a sample without a label; or (n, classes) of 0 and 1 (multi-label).
+        classes: C.
+        smoothing: in [0, 1).
     """
     import torch.nn.functional as F
 
-    if targets.ndim == 2:
-        return targets.float() * (1 - smoothing) + 0.5 * smoothing
-    return F.one_hot(targets, classes).float() * (1 - smoothing) + smoothing / classes
+    if labels.ndim == 2:
+        return labels.float() * (1 - smoothing) + 0.5 * smoothing
+    labelled = (labels >= 0).unsqueeze(-1)
+    one_hot = F.one_hot(labels.clamp(min=0), classes).float()
+    return labelled * (one_hot * (1 - smoothing) + smoothing / classes)
 
 
 def mixed_targets(targets: torch.Tensor, pairs: Pairs) -> torch.Tensor:

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 ATTEMPTS = 10  # torchvision's, for a random window
 _FLIP, _JITTER, _ORDER, _GRAY, _BLUR, _SIGMA = 4 * ATTEMPTS, 4 * ATTEMPTS + 1, 46, 50, 51, 52
 _SOLARIZE, _POLICY = 53, 54
+_ERASE = _POLICY + randaugment.NUMBERS
 # Each number keeps its place for good, so that a later version of this program augments as an earlier one did: new
 # operations take numbers behind the present ones.
-NUMBERS = _POLICY + randaugment.NUMBERS
+NUMBERS = _ERASE + 5
+ERASED_AREA, ERASED_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)  # timm's RandomErasing: share of the area, height / width
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Augment:
     blur_sigma: tuple[float, ...] = option((0.1, 2.0), "range of its sigma, in pixels of the crop")
     solarize: float = option(0.0, "probability of inverting values from 0.5 on, after the blur (BYOL's)")
     randaugment: str = option("", "timm's rand-m9-mstd0.5-inc1 or AugReg's randaug(2,15), before the colour jitter")
+    erase: float = option(0.0, "probability of erasing a rectangle, after normalising (timm's RandomErasing)")
     mean: tuple[float, ...] = option((0.48145466, 0.4578275, 0.40821073), "per channel, subtracted (CLIP's)")
     std: tuple[float, ...] = option((0.26862954, 0.26130258, 0.27577711), "per channel, divided by (CLIP's)")
 
@@ -57,7 +60,7 @@ class Augment:
             value = getattr(self, name)
             if len(value) != 2 or not low < value[0] <= value[1] <= high:
                 raise UsageError(f"augment.{name}: {list(value)}", f"two numbers, {low:g} < low ≤ high ≤ {high:g}")
-        for name in ("flip", "color_jitter_p", "gray", "blur", "solarize"):
+        for name in ("flip", "color_jitter_p", "gray", "blur", "solarize", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"augment.{name}: {getattr(self, name)}", "a probability, 0 to 1")
         jitter = self.color_jitter
@@ -85,6 +88,8 @@ class AugmentParams:
     flip, gray, solarize: (n,) bool. factors: (n, 4) float32, brightness, contrast, saturation (1 = as it is) and hue (0 =
     as it is, in turns). order: (n, 4) int64, which factor is applied first, second, … sigma: (n,) float32, 0 = no blur.
     policy: (n, layers, 4) float32, RandAugment's operations as `randaugment.draw` returns them; no layers without it.
+    erased: (n, 4) float32, an erased rectangle's share of the area, its height / width, and where it lies (y, x), as shares of
+    the room there is; an area of 0 stands for none.
     """
 
     flip: NDArray[np.bool_]
@@ -94,6 +99,7 @@ class AugmentParams:
     sigma: NDArray[np.float32]
     solarize: NDArray[np.bool_]
     policy: NDArray[np.float32]
+    erased: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.flip)
@@ -180,6 +186,10 @@ def parameters(augment: Augment, numbers: Sequence[NDArray[np.float64]] | NDArra
         high = np.append(1 + strength[:3], strength[3])
         drawn = low + u[:, _JITTER + 1 : _JITTER + 5] * (high - low)
         factors[on] = drawn[on].astype(np.float32)
+    low_area, high_area = ERASED_AREA
+    low_ratio, high_ratio = np.log(ERASED_RATIO)
+    area = np.where(u[:, _ERASE] < augment.erase, low_area + u[:, _ERASE + 1] * (high_area - low_area), 0)
+    ratio = np.exp(low_ratio + u[:, _ERASE + 2] * (high_ratio - low_ratio))
     policy = np.zeros((len(u), 0, 4), np.float32)
     if augment.randaugment:
         policy = randaugment.draw(randaugment.parse(augment.randaugment), u[:, _POLICY:])
@@ -192,4 +202,5 @@ def parameters(augment: Augment, numbers: Sequence[NDArray[np.float64]] | NDArra
         sigma=np.where(u[:, _BLUR] < augment.blur, sigma, 0).astype(np.float32),
         solarize=u[:, _SOLARIZE] < augment.solarize,
         policy=policy,
+        erased=np.stack([area, ratio, u[:, _ERASE + 3], u[:, _ERASE + 4]], 1).astype(np.float32),
     )

@@ -31,8 +31,8 @@ class Photometric(nn.Module):
     Each operation is torchvision's functional of the same name on floats in [0, 1], applied per sample but batched:
     horizontal flip, RandAugment (on uint8, as timm does), then brightness, contrast, saturation and hue in the sample's own
     order, gray, Gaussian blur with a kernel of a tenth of the side (SimCLR's), solarisation from 0.5 on (BYOL's), then
-    (x − mean) / std. It has no state and draws nothing. On a CPU the compiled chain of `photokernel` does it with torch's
-    number of threads; elsewhere, torch's operations on the rows that need them, without waiting for the device.
+    (x − mean) / std, and 0 in erased rectangles. It has no state and draws nothing. On a CPU the compiled chain of `photokernel`
+    does it with torch's number of threads; elsewhere, torch's operations on the rows that need them, without waiting for the device.
     """
 
     mean: torch.Tensor
@@ -65,11 +65,15 @@ class Photometric(nn.Module):
         flip = params.flip
         if (params.policy.shape[1] > 0) and (params.policy[..., 0] >= 0).any():
             images = self._operated(images, params)
-            flip = flip & False  # done
+            import numpy as np
+
+            flip = np.zeros_like(flip)  # RandAugment comes after the flip, so that `_operated` has done it
         if images.device.type == "cpu":
-            return self._compiled(images, flip, params)
-        x = operations(images.to(torch.float32).div_(255), flip, params)
-        return x.sub_(self.mean).div_(self.std).to(self.dtype)
+            normalised = self._compiled(images, flip, params)
+        else:
+            x = operations(images.to(torch.float32).div_(255), flip, params)
+            normalised = x.sub_(self.mean).div_(self.std).to(self.dtype)
+        return erased(normalised, params)
 
     def _operated(self, images: torch.Tensor, params: AugmentParams) -> torch.Tensor:
         """Flip and apply RandAugment's operations; pixels from outside an image get the mean colour, as timm's do."""
@@ -173,6 +177,25 @@ def operations(x: torch.Tensor, flip: NDArray[np.bool_], params: AugmentParams) 
     if (rows := _rows(params.solarize, x)) is not None:
         chosen = x[rows]
         x.index_copy_(0, rows, torch.where(chosen >= 0.5, 1 - chosen, chosen))
+    return x
+
+
+def erased(x: torch.Tensor, params: AugmentParams) -> torch.Tensor:
+    """Set a rectangle of the chosen samples of (n, 3, H, W) to 0, the mean colour, in place.
+
+    timm's RandomErasing draws up to ten times until the rectangle is smaller than the image; here one that is not (0.4% of those
+    drawn) erases nothing.
+    """
+    height, width = x.shape[-2:]
+    for row in params.erased[:, 0].nonzero()[0].tolist():
+        area, ratio, y, x_share = params.erased[row].tolist()
+        tall = round((area * height * width * ratio) ** 0.5)
+        wide = round((area * height * width / ratio) ** 0.5)
+        if tall >= height or wide >= width:
+            continue
+        top = int(y * (height - tall + 1))
+        left = int(x_share * (width - wide + 1))
+        x[row, :, top : top + tall, left : left + wide] = 0
     return x
 
 

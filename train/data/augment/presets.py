@@ -54,8 +54,12 @@ _PRESETS: dict[str, Augment] = {
     "byol-1": replace(_BYOL, blur=1.0, solarize=0.0),
     "byol-2": replace(_BYOL, blur=0.1, solarize=0.2),
     "supervised": _SUPERVISED,
-    # timm's ImageNet recipes, and the fine-tuning of the paper's code (less its random erasing): bicubic, RandAugment.
+    # timm's ImageNet recipes: bicubic, RandAugment. The fine-tuning of the paper's code adds random erasing; its colour jitter of 0.4
+    # has no effect, since timm's create_transform takes RandAugment instead of it.
     "supervised-rand": replace(_SUPERVISED, interpolation="bicubic", randaugment="rand-m9-mstd0.5-inc1"),
+    "finetune-paper": replace(_SUPERVISED, interpolation="bicubic", randaugment="rand-m9-mstd0.5-inc1", erase=0.25),
+    # Fine-tuning's default: crop and flip, with the mean and std of the model that is tuned (wise-ft tunes with its CLIP's own).
+    "finetune": replace(_SUPERVISED, interpolation="bicubic"),
     "augreg-none": _AUGREG,
     "augreg-light1": replace(_AUGREG, randaugment="randaug(2,0)"),  # not nothing: colour operations at 0 are strong
     "augreg-light2": replace(_AUGREG, randaugment="randaug(2,10)"),

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from shards.decoding import MAX_PIXELS
 from shards.jpeg import JpegHeader, jpeg_header
-from shards.proof import MAX_PIXELS
-from shards.upright import UndecodableError, is_srgb, open_image, orientation, upright_rgb, upright_size
-from train.data.augment.params import Window, centre_window
+from shards.upright import UndecodableError, is_srgb, open_image, orientation, upright_pixels, upright_rgb, upright_size
+from train.data.augment.params import Window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,26 +75,36 @@ class EncodedImage:
         Raises:
             UndecodableError: it cannot be decoded.
         """
-        import numpy as np
 
         from train.data.decode.resample import resize_into
 
         factor = 1
         if self.plain:
             factor = _factor(windows, outs[0].shape[0], FAST_MARGIN if fast else EXACT_MARGIN)
-            pixels = self._jpeg(factor, fast)
-        else:
-            pixels = np.asarray(upright_rgb(self._opened))
+        pixels = self.pixels(factor, fast=fast)
         height, width = pixels.shape[:2]
-        # The compiled loops check no bounds, and a hostile file may decode to another size than its header states.
-        if (height, width) != (-(-self.height // factor), -(-self.width // factor)):
-            raise UndecodableError(f"decodes to {width} × {height} pixels, and states {self.width} × {self.height} (1/{factor})")
         for out, window, kind in zip(outs, windows, kinds, strict=True):
             # A scaled image's sides are rounded up, so the last window may reach beyond the scaled one by a part of a pixel.
             top, left = window.top / factor, window.left / factor
             bottom = min((window.top + window.height) / factor, height)
             right = min((window.left + window.width) / factor, width)
             resize_into(out, pixels, top, left, bottom - top, right - left, kind)
+
+    def pixels(self, factor: int = 1, *, fast: bool = False) -> Pixels:
+        """Return the whole image upright at 1/factor scale (sides rounded up), RGB uint8.
+
+        Args:
+            factor: 1, or 2, 4, 8 for a plain JPEG.
+
+        Raises:
+            UndecodableError: it cannot be decoded.
+        """
+        decoded = self._jpeg(factor, fast) if self.plain else upright_pixels(self._opened)
+        height, width = decoded.shape[:2]
+        # The compiled loops check no bounds, and a hostile file may decode to another size than its header states.
+        if (height, width) != (-(-self.height // factor), -(-self.width // factor)):
+            raise UndecodableError(f"decodes to {width} × {height} pixels, and states {self.width} × {self.height} (1/{factor})")
+        return decoded
 
     def _jpeg(self, factor: int, fast: bool) -> Pixels:
         """Return all of the JPEG at 1/factor scale (sides rounded up), RGB. Bit errors inside the scan are let pass, as DALI does."""
@@ -157,13 +167,3 @@ def decode(data: bytes, window: Window, size: int, interpolation: str = "bicubic
     out = np.empty((size, size, 3), np.uint8)
     EncodedImage(data).crops_into([out], [window], [FILTERS[interpolation]])
     return out
-
-
-def decode_centre(data: bytes, size: int, interpolation: str = "bicubic") -> Pixels:
-    """Return an image as evaluation sees it: shorter side resized to `size` and the centre cropped, (size, size, 3).
-
-    Raises:
-        UndecodableError: it cannot be decoded.
-    """
-    image = EncodedImage(data)
-    return decode(data, centre_window(image.height, image.width), size, interpolation)
