@@ -8,7 +8,7 @@ from eval.data import open_examples
 from eval.features import Encoder
 from eval.protocols import probe as probing
 from eval.protocols import zeroshot as prompting
-from eval.protocols.base import Bench
+from eval.protocols.base import Bench, Sets
 from shards.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,11 +32,25 @@ def probe(loaded: Loaded, data: list[str], device: str) -> dict[str, float]:
     return _numbers(probing, "probe", loaded, data, device)
 
 
+def check(protocol: str, path: str) -> None:
+    """Refuse a set that an evaluation would refuse, after steps that took hours.
+
+    Raises:
+        UsageError: no such set; for zero-shot also classes without names, or a template without a place for them.
+    """
+    try:
+        module: Any = prompting if protocol == "zeroshot" else probing
+        config: EvalConfig = module.Config(checkpoint="", data=(path,))
+        module.check(config, Sets(config), open_examples(path))
+    except UsageError as error:
+        raise UsageError(f"--eval-data {path}: {error.found}", error.allowed, error.advice) from error
+
+
 def _numbers(protocol: Any, name: str, loaded: Loaded, data: list[str], device: str) -> dict[str, float]:
     encoder = Encoder(loaded, device, BATCH)
     numbers = {}
     for path in data:
-        config: EvalConfig = protocol.Config(checkpoint="", data=path)
+        config: EvalConfig = protocol.Config(checkpoint="", data=(path,))
         test = encoder.encode(open_examples(path))
         for metric, score in protocol.run(config, Bench(encoder, config), test):
             if metric == test.examples.metric:

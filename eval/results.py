@@ -47,8 +47,31 @@ class Row:
     classes: str
     config: str
     settings: dict[str, Any] = field(default_factory=dict)
+    predictions: tuple[str, ...] = ()  # digests of what `eval.predictions` keeps, one for each of `runs`, or one
+    labels: dict[str, Any] = field(default_factory=dict)  # what a study or `--label` says of the model: source, size, draw, …
     undecodable: tuple[tuple[str, str], ...] = ()
     version: int = VERSION
+
+
+def check(path: str) -> None:
+    """Refuse a path that `append` could not write to, before there is anything to append. Nothing is written.
+
+    Raises:
+        UsageError: it is not on a local disk, is a folder, or lies where nothing can be written.
+    """
+    if fs.is_remote(path):
+        raise UsageError(f"--results {path}", "a file on a local disk, since it is appended to")
+    if os.path.isdir(path):
+        raise UsageError(f"--results {path}: a folder", "a file", f"--results {path.rstrip('/')}/results.jsonl")
+    if os.path.exists(path):
+        if not os.path.isfile(path) or not os.access(path, os.R_OK | os.W_OK):
+            raise UsageError(f"--results {path}: no file that can be written", "a file that can be written")
+        return
+    folder = os.path.dirname(path) or "."
+    while folder and not os.path.lexists(folder):
+        folder = os.path.dirname(folder) or "."
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"--results {path}: {folder} is no folder that can be written to", "a file that can be written")
 
 
 def append(path: str, rows: Iterable[Row]) -> None:
@@ -104,4 +127,4 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and {"protocol", "metric", "value"} <= set(row) else None
+    return row if isinstance(row, dict) and {"data", "protocol", "metric", "value"} <= set(row) else None

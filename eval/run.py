@@ -5,58 +5,168 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from eval import results
+from eval import foreign, pixels, results
+from eval.answers import Keeper
 from eval.config import EvalConfig
+from eval.data import resolve
 from eval.datasets.base import label_of
 from eval.features import VERSION as FEATURES
 from eval.features import Encoded, Encoder
 from eval.metrics import Score
-from eval.protocols.base import Bench
+from eval.protocols.base import Bench, Sets
 from eval.tables import long_table
-from shards.core import registry
+from shards.core import fs, registry
 from shards.core.config import digest
 from shards.core.console import emit, say
 from shards.core.errors import UsageError
+from shards.core.notices import note
 
 if TYPE_CHECKING:
-    from train.models.load import Loaded
+    from eval.datasets.base import Examples
 
 _LISTED = 100  # undecodable images that a row names; it counts all
+_SHOWN = 3
+_OF_OTHERS = "for weights of another tool, or that `train export` wrote: --model with the name of their architecture"
 
 
 def evaluate(config: EvalConfig) -> None:
-    """Run one evaluation and print its rows.
+    """Run one protocol on one set or several, and print the rows.
+
+    What is cheap to check is checked first, of all sets: flags and files, then the data's labels, then the model; then images are read.
 
     Raises:
         UsageError: a checkpoint, data set or flag that does not fit; nothing is appended then.
     """
-    if config.limit < 0 or config.batch_size < 1 or config.workers < 0:
-        found = f"--limit {config.limit} --batch-size {config.batch_size} --workers {config.workers}"
-        raise UsageError(found, "limit and workers from 0, batch size from 1")
     protocol: Any = registry.get("eval.protocols", config.PROTOCOL)
+    _check_flags(config)
+    protocol.prepare(config)
+    configs = [replace(config, data=(path,)) for path in resolve(config)]
+    if config.data_name and len(configs) > 1:
+        raise UsageError(f"--data-name {config.data_name} for {len(configs)} sets", "one set, or the sets' own names")
+    opened = [_checked(protocol, part) for part in configs]
     loaded = _loaded(config)
     if getattr(protocol, "NEEDS_TEXT", False):
         loaded.embed_texts(["a"])  # refuses a model without text before any image is encoded
-    bench = Bench(Encoder(loaded, device_of(config.device), config.batch_size, config.workers, config.cache), config)
-    test = bench.encode(bench.open(config.data, config.classnames).limit(config.limit))
-    test = replace(test, examples=replace(test.examples, name=config.data_name)) if config.data_name else test
-    pairs = list(protocol.run(config, bench, test))
-    rows = [_row(config, protocol.VERSION, loaded, test, metric, score) for metric, score in pairs]
-    results.append(config.results, rows)
+    if hasattr(protocol, "check_model"):
+        protocol.check_model(config, loaded)  # before any image is encoded
+    source = protocol.source(config, loaded) if hasattr(protocol, "source") else loaded
+    encoder = Encoder(source, device_of(config.device), config.batch_size, config.workers, config.cache)
+    rows = [
+        row for part, (sets, examples) in zip(configs, opened, strict=True) for row in _on(part, protocol, encoder, loaded, sets, examples)
+    ]
     emit([asdict(row) for row in rows] if config.json else long_table([asdict(row) for row in rows]))
     say(f"{len(rows)} results appended to {config.results}")
 
 
-def _loaded(config: EvalConfig) -> Loaded:
-    """Return the model of a checkpoint of ours, or of another tool's where `--model` names its architecture."""
-    from train.models.load import load_checkpoint, load_foreign
+def _checked(protocol: Any, config: EvalConfig) -> tuple[Sets, Examples]:
+    """Open a set and let the protocol check it, as far as that is cheap."""
+    sets = Sets(config)
+    whole = protocol.open_data(config, sets) if hasattr(protocol, "open_data") else sets.open(config.path, config.classnames)
+    limited = whole.limit(config.limit)
+    protocol.check(config, sets, limited)
+    return sets, limited
 
+
+def _on(config: EvalConfig, protocol: Any, encoder: Encoder, loaded: Any, sets: Sets, examples: Examples) -> list[results.Row]:
+    """Run the protocol on a set, append its rows, and tell what stands out."""
+    bench = Bench(encoder, config, sets)
+    test = bench.encode(examples)
+    test = replace(test, examples=replace(test.examples, name=config.data_name)) if config.data_name else test
+    rows = _rows(config, protocol, bench, loaded, test)
+    results.append(config.results, rows)
+    for opened in sets.opened.values():
+        _tell_of_set(opened)
+    _tell_of_images(test, max((int(row.settings.get("overlap", 0)) for row in rows), default=0))
+    return rows
+
+
+def _rows(config: EvalConfig, protocol: Any, bench: Bench, loaded: Any, test: Encoded) -> list[results.Row]:
+    """Run the protocol, keep its answers, and return its rows."""
+    names = {"checkpoint": loaded.digest, "dataset": test.digest, "protocol": config.PROTOCOL, "protocol_version": protocol.VERSION}
+    keeper = Keeper(config.results, config.predictions, {**names, "features_version": FEATURES})
+    rows = []
+    for metric, score in protocol.run(config, bench, test):
+        digests = keeper.keep(score.answers, score.k)
+        rows.append(_row(config, protocol.VERSION, loaded, test, metric, score.having(answers=()), digests))
+    keeper.finish()
+    return [row if set(row.predictions) <= keeper.kept else replace(row, predictions=()) for row in rows]
+
+
+def _check_flags(config: EvalConfig) -> None:
+    """Refuse flags, and paths of the model and of what is written, without reading any of them.
+
+    Raises:
+        UsageError: one does not do.
+    """
+    from train import checkpoint
+
+    if config.limit < 0 or config.batch_size < 1 or config.workers < 0:
+        found = f"--limit {config.limit} --batch-size {config.batch_size} --workers {config.workers}"
+        raise UsageError(found, "limit and workers from 0, batch size from 1")
+    stated = [f"--{name.replace('_', '-')}" for name in ("image_size", "mean", "std") if getattr(config, name)]
+    if stated and not config.model:
+        raise UsageError(
+            f"{', '.join(stated)} without --model: a checkpoint of ours has its own", "with --model, for weights of another tool"
+        )
+    results.check(config.results)
+    if config.cache and fs.exists(config.cache) and not fs.is_dir(config.cache):
+        raise UsageError(f"--cache {config.cache}: a file", "a folder, or a name that is free")
+    device_of(config.device)
+    if getattr(config, "features", "") == pixels.NAME:
+        if config.checkpoint or config.model:
+            raise UsageError(f"--features pixels with --checkpoint {config.checkpoint}", "either raw pixels or a model")
+        return
+    if not config.checkpoint:
+        raise UsageError("no --checkpoint", "a checkpoint file, or a training's output folder", "--checkpoint PATH")
+    if not config.model and not fs.exists(checkpoint.path_in(config.checkpoint)):
+        there = fs.is_dir(config.checkpoint)
+        found = f"{config.checkpoint}: a folder without {checkpoint.NAME}" if there else f"no checkpoint at {config.checkpoint!r}"
+        raise UsageError(found, "a checkpoint file, or a training's output folder", _OF_OTHERS if there else "")
+
+
+def _tell_of_set(examples: Examples) -> None:
+    """Tell at the end what opening a set passed over, and classes of it without an image."""
+    import numpy as np
+
+    for count, what, where in examples.told:
+        note(count, what, where)
+    empty = np.flatnonzero(np.bincount(examples.labels, minlength=len(examples.classes)) == 0)
+    where = "such as " + ", ".join(examples.classes[i] for i in empty[:_SHOWN])
+    if len(empty) and examples.labels.min() == 1:
+        where += "; no image has label 0: do the labels count from 1?"
+    note(len(empty), f"of {len(examples.classes)} classes of {examples.name} have no image", where)
+
+
+def _tell_of_images(test: Encoded, overlap: int) -> None:
+    """Tell at the end which test images did not count, count twice, or were trained on."""
+    if test.undecodable:
+        image, why = test.undecodable[0]
+        note(len(test.undecodable), "test images do not decode and do not count", f"such as {image}: {why}")
+    copies = test.examples.in_several_classes()
+    if copies:
+        first, other = (test.examples.ids[i] for i in copies[0])
+        note(len(copies), "pictures stand in several classes, byte for byte", f"such as {first} and {other}")
+    note(overlap, "test images are training images too, byte for byte")
+
+
+def _loaded(config: EvalConfig) -> Any:
+    """Return the model of a checkpoint of ours, or of another tool's where `--model` names its architecture; or raw pixels."""
+    if getattr(config, "features", "") == pixels.NAME:
+        return pixels.Pixels()
     if not config.model:
-        return load_checkpoint(config.checkpoint, ema=config.ema)
-    from train.data.augment.params import Augment
+        from train.models.load import load_checkpoint
 
-    usual = Augment()
-    return load_foreign(config.checkpoint, config.model, config.mean or usual.mean, config.std or usual.std, config.image_size)
+        try:
+            return load_checkpoint(config.checkpoint, ema=config.ema)
+        except UsageError as error:
+            if "not a checkpoint of ours" not in error.found:
+                raise
+            raise UsageError(error.found, "a checkpoint that `train` wrote, or --model with weights of another tool", _OF_OTHERS) from error
+    loaded = foreign.load(config.checkpoint, config.model, config.mean, config.std, config.image_size)
+    kind = "two towers" if loaded.reads_text else "an image tower without text"
+    normalised = ", ".join(f"{value:.3f}" for value in loaded.mean)
+    say(f"{config.checkpoint}: {kind}, {loaded.image_size} pixels, means {normalised}; what it was trained on is unknown")
+    return loaded
 
 
 def device_of(name: str) -> str:
@@ -73,13 +183,18 @@ def device_of(name: str) -> str:
         raise UsageError(f"--device {name}", "cpu, cuda, cuda:N, auto") from error
 
 
-def _row(config: EvalConfig, version: int, loaded: Loaded, test: Encoded, metric: str, score: Score) -> results.Row:
+def _row(
+    config: EvalConfig, version: int, loaded: Any, test: Encoded, metric: str, score: Score, predictions: tuple[str, ...]
+) -> results.Row:
     settings = {**score.settings, "limit": config.limit, "protocol_version": version, "features_version": FEATURES}
+    essence = digest({"protocol": score.protocol or config.PROTOCOL, "k": score.k, **settings})
     examples = test.examples
+    if score.chance is not None:
+        settings["chance"] = score.chance
     return results.Row(
-        name=config.name or model_label(config.checkpoint),
+        name=config.name or model_label(config.checkpoint) or pixels.NAME,
         data=examples.name,
-        protocol=config.PROTOCOL,
+        protocol=score.protocol or config.PROTOCOL,
         metric=metric,
         main=metric == examples.metric,
         value=score.value,
@@ -98,10 +213,27 @@ def _row(config: EvalConfig, version: int, loaded: Loaded, test: Encoded, metric
         train_config=digest(loaded.config),
         dataset=test.digest,
         classes=examples.class_digest,
-        config=digest({"protocol": config.PROTOCOL, "k": score.k, **settings}),
+        config=essence,
         settings=settings,
+        predictions=predictions,
+        labels=_labels(config, loaded),
         undecodable=test.undecodable[:_LISTED],
     )
+
+
+def _labels(config: EvalConfig, loaded: Any) -> dict[str, Any]:
+    """Return what `--label` says of the model, numbers as numbers, and that a model of another tool was trained on unknown data."""
+    labels = {key: _number(value) for key, value in config.label.items()}
+    return labels if loaded.config.get("provenance") != "unknown" else {"data": "unknown", **labels}
+
+
+def _number(text: Any) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except (ValueError, TypeError):
+            continue
+    return text
 
 
 def model_label(path: str) -> str:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from eval.datasets.base import METRIC, TEMPLATES, Columns, Examples, label_of
+from eval.datasets.base import METRIC, MOST_CLASSES, TEMPLATES, Columns, Examples, label_of
+from eval.packed import folder_of
+from eval.splits import refuse_mixture
 from shards import tar
+from shards.classes.match import label_of as label_in
+from shards.classes.match import match_labels
+from shards.classes.names import read_names
+from shards.classes.templates import read_templates
 from shards.core import fs
 from shards.core.errors import RunError, UsageError
+from shards.folders import is_visible
 from shards.manifest import NAME, Manifest, read_manifest
 from shards.reader import Shard
 from shards.sample import IMAGE_EXTENSIONS
@@ -15,11 +22,15 @@ from shards.sample import IMAGE_EXTENSIONS
 __all__ = ["METRIC", "TEMPLATES", "load", "recognises"]
 
 # What CLIP_benchmark's wds folders keep beside their tars, or one folder up.
-CLASSNAMES, PROMPTS = "classnames.txt", "zeroshot_classification_templates.txt"
+_MOST_LABEL = 64  # bytes that are read of a label
+CLASSNAMES, PROMPTS, TYPE = "classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt"
+RETRIEVAL = "retrieval"
 
 
 def recognises(path: str) -> bool:
-    """Return whether the path is a manifest, a tar, a pattern of tars, or a folder of either."""
+    """Return whether the path is a manifest, a tar, a pattern of tars, or a folder of either, and no packed set or set of pairs."""
+    if folder_of(path)[0] or type_of(path) == RETRIEVAL:
+        return False
     if path.endswith((".tar", f"/{NAME}")) or path == NAME:
         return True
     if not fs.is_dir(path):
@@ -28,13 +39,23 @@ def recognises(path: str) -> bool:
     return NAME in names or any(n.endswith(".tar") for n in names)
 
 
+def type_of(path: str) -> str:
+    """Return what CLIP_benchmark's `dataset_type.txt` beside the tars, or one folder up, says: retrieval, multilabel, or nothing."""
+    beside = _beside(path, TYPE)
+    return fs.read_bytes(beside)[:_MOST_LABEL].decode("ascii", "replace").strip().lower() if beside else ""
+
+
 def load(path: str, columns: Columns) -> Examples:
     """Index the tars and read their labels; images stay where they are.
 
     Raises:
-        UsageError: no tar, or a sample without image or without a whole number in `.cls`.
+        UsageError: no tar, tars of several splits, images of several labels each, or a sample without image or without a whole
+            number in `.cls`.
     """
     import numpy as np
+
+    if (kind := type_of(path)) not in ("", "classification"):
+        raise UsageError(f"{path}: {TYPE} says {kind!r}", "images with one label each")
 
     manifest = _manifest(path)
     groups = _ours(manifest) if manifest else _foreign(path)
@@ -43,18 +64,17 @@ def load(path: str, columns: Columns) -> Examples:
         ids.append(key)
         labels.append(label)
         places.append((file, image.offset, image.size))
-    names = (manifest.classes if manifest else ()) or _beside(path, CLASSNAMES)
+    prompts = _beside(path, PROMPTS)
+    templates = read_templates(prompts) if prompts else TEMPLATES
+    names = manifest.classes if manifest else ()
     classes = names or tuple(str(i) for i in range(max(labels, default=-1) + 1))
-    return Examples(
-        label_of(path),
-        classes,
-        tuple(ids),
-        np.array(labels, dtype=np.int64),
-        lambda i: _range(*places[i]),
-        templates=_beside(path, PROMPTS) or TEMPLATES,
-        metric=METRIC,
-        named=bool(names),
-    )
+    numbers = np.array(labels, dtype=np.int64)
+    examples = Examples(label_of(path), classes, tuple(ids), numbers, lambda i: _range(*places[i]), templates, METRIC, bool(names))
+    beside = _beside(path, CLASSNAMES)
+    if names or not beside or numbers.min() < 0:
+        return examples
+    used = np.unique(numbers).tolist()
+    return examples.rename(match_labels(read_names(beside, classes), used), used)
 
 
 def _manifest(path: str) -> Manifest | None:
@@ -71,9 +91,11 @@ def _ours(manifest: Manifest) -> Iterator[tuple[str, str, tar.Member, int]]:
 
 
 def _foreign(path: str) -> Iterator[tuple[str, str, tar.Member, int]]:
-    files = [f for f in fs.find(path) if f.endswith(".tar")]
+    files = [f for f in fs.find(path) if f.endswith(".tar") and is_visible(f.rpartition("/")[2])]
     if not files:
         raise UsageError(f"{path}: no .tar in it", "a folder of tars, a tar, or a pattern in quotes")
+    if fs.is_dir(path):
+        refuse_mixture(path, [fs.relative(f, path) for f in files], f"'{path.rstrip('/')}/{{}}'")
     for file in files:
         for group in tar.read_index(file):
             yield _labelled(file, group)
@@ -87,10 +109,12 @@ def _labelled(file: str, group: Sequence[tar.Member]) -> tuple[str, str, tar.Mem
         raise UsageError(
             f"{file}: sample {group[0].key} has {found}", f"an image ({', '.join(IMAGE_EXTENSIONS)}) and .cls", "use labelled shards"
         )
-    text = _range(file, label.offset, label.size).strip()
-    if not text.lstrip(b"-").isdigit():
-        raise UsageError(f"{file}: sample {group[0].key} has {text[:40]!r} as .cls", "a whole number as text")
-    return file, group[0].key, image, int(text)
+    text = _range(file, label.offset, min(label.size, _MOST_LABEL)).strip()
+    number = label_in(text)
+    if number is None or number >= MOST_CLASSES:
+        found = f"{fs.printable(file)}: sample {fs.printable(group[0].key)} has {text[:40]!r} as .cls"
+        raise UsageError(found, f"a class number as text, from 0, below {MOST_CLASSES:,}")
+    return file, fs.printable(group[0].key), image, number
 
 
 def _range(file: str, offset: int, size: int) -> bytes:
@@ -100,10 +124,10 @@ def _range(file: str, offset: int, size: int) -> bytes:
     return content
 
 
-def _beside(path: str, name: str) -> tuple[str, ...]:
-    """Return the lines of a file in the tars' folder, or in the folder above where the tars are a split."""
+def _beside(path: str, name: str) -> str:
+    """Return the path of a file in the tars' folder, or in the folder above where the tars are a split; empty if there is none."""
     folder = path.rstrip("/") if fs.is_dir(path) else path.rpartition("/")[0] or "."
     for place in (folder, fs.join(folder, "..")):
         if fs.exists(fs.join(place, name)):
-            return tuple(line.strip() for line in fs.read_text(fs.join(place, name)).splitlines() if line.strip())
-    return ()
+            return fs.join(place, name)
+    return ""

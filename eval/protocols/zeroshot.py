@@ -1,7 +1,9 @@
 """Zero-shot classification: the class whose prompts lie nearest to the image.
 
 Head (CLIP, wise-ft): for each class all templates are encoded, each scaled to unit length, averaged, and the mean scaled
-to unit length. acc1 and acc5 carry Wilson intervals over the test images, mean_per_class a stratified bootstrap.
+to unit length. acc1 and acc5 carry Wilson intervals over the test images, mean_per_class a stratified bootstrap. The scores are
+cosines times the model's own logit scale, the logits that it was trained with; nll, ece and brier are those of their softmax, and
+are left out for a model that was trained by another loss than a softmax over texts (SigLIP).
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from shards.core.errors import RunError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from eval.datasets.base import Examples
     from eval.features import Encoded
-    from eval.protocols.base import Bench, Scores
+    from eval.protocols.base import Bench, Scores, Sets
     from train.models.load import Loaded
 
 VERSION = 1
@@ -41,43 +44,62 @@ class Head:
     class_digest: str
 
 
+def prepare(config: Config) -> tuple[str, ...]:
+    """Return the templates of `--templates`; none where the data's own are taken.
+
+    Raises:
+        UsageError: the file is not understood, or a template has no place for the name.
+    """
+    from shards.classes.templates import read_templates
+
+    return read_templates(config.templates) if config.templates else ()
+
+
+def check(config: Config, sets: Sets, examples: Examples) -> None:
+    """Refuse a set whose classes have no names or are fewer than two; say the first prompts.
+
+    Raises:
+        UsageError: so it is, or a template has no place for the name.
+    """
+    from eval.data import check_prompts
+
+    if not examples.named:
+        raise UsageError(f"{examples.name}: the data does not name its {len(examples.classes)} classes", advice="--classnames FILE")
+    if len(examples.classes) < 2:
+        raise UsageError(f"{examples.name}: one class alone, {examples.classes[0]!r}: every answer is right", "at least two classes")
+    check_prompts(examples.classes, prepare(config) or examples.templates)
+
+
 def run(config: Config, bench: Bench, test: Encoded) -> Scores:
-    """Yield acc1, acc5 (with more than five classes) and mean_per_class.
+    """Yield acc1, acc5 (with more than five classes), mean_per_class and, for a model of a softmax, nll, ece and brier.
 
     Raises:
         UsageError: the data does not tell its class names.
     """
-    from eval import metrics
-    from eval.data import read_templates
+    import numpy as np
 
-    examples = test.examples
+    from eval import metrics
+    from eval.answers import Answers
+    from train.models.zeroshot import logit_scale
+
+    examples, loaded = test.examples, bench.encoder.loaded
     if not examples.named:
         raise UsageError(f"{examples.name}: the data does not name its {len(examples.classes)} classes", advice="--classnames FILE")
-    templates = read_templates(config.templates) if config.templates else examples.templates
-    head = build_head(bench.encoder.loaded, examples.classes, templates, bench.encoder.device)
+    templates = prepare(config) or examples.templates
+    head = build_head(loaded, examples.classes, templates, bench.encoder.device)
     if head.class_digest != examples.class_digest:
         raise RunError("the head's classes are not the data's, or stand in another order")
     settings = {"templates": digest(list(templates)), "n_templates": len(templates)}
-    ranked = metrics.ranks(test.features @ head.weights, examples.labels)
-    yield "acc1", metrics.accuracy(ranked).having(settings=settings)
-    if len(examples.classes) > 5:
-        yield "acc5", metrics.accuracy(ranked, 5).having(settings=settings)
-    yield "mean_per_class", metrics.mean_per_class(ranked == 0, examples.labels).having(settings=settings)
+    scores = test.features @ head.weights * np.float32(logit_scale(loaded.model))
+    answers = (Answers(examples, scores),)
+    softmax = getattr(loaded.model, "logit_bias", None) is None
+    for metric, score in metrics.classification(scores, examples.labels, probabilistic=softmax).items():
+        yield metric, score.having(settings=settings, answers=answers)
 
 
 def build_head(loaded: Loaded, classes: tuple[str, ...], templates: tuple[str, ...], device: str = "cpu", batch: int = 256) -> Head:
     """Return the zero-shot head of a model for classes in label order; `batch` prompts go through the model at a time."""
-    import numpy as np
-    import torch
+    from train.models.zeroshot import class_weights
 
-    from eval.data import prompts
-
-    texts = [text for name in classes for text in prompts(templates, name)]
-    loaded.model.to(device).eval()
-    with torch.inference_mode():
-        parts = [loaded.embed_texts(texts[at : at + batch], device).cpu() for at in range(0, len(texts), batch)]
-        mean = torch.cat(parts).reshape(len(classes), len(templates), -1).mean(dim=1)
-        weights = torch.nn.functional.normalize(mean, dim=-1).T.contiguous().numpy()
-    if not np.isfinite(weights).all():
-        raise RunError("the model gives text features that are no finite numbers", "a model whose training has not diverged")
+    weights = class_weights(loaded, classes, templates, device, batch).T.contiguous().numpy()
     return Head(weights, digest(list(classes)))

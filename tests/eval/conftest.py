@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,25 +70,9 @@ def saved_dataset(images: list[tuple[str, int, bytes]], tmp_path_factory: pytest
 @pytest.fixture(scope="session")
 def checkpoint_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A checkpoint of an untrained tiny model, written by train's own code."""
-    import torch
-
-    from shards.core.config import dump
-    from train import checkpoint
-    from train.models.load import build_model
-    from train.tasks.clip import Config
+    from tests.train import runs
 
     folder = tmp_path_factory.mktemp("runs") / "untrained"
-    Path(folder).mkdir()
-    torch.manual_seed(0)
-    config = Config(model="tiny-vit-32")
-    model = build_model(config.model)
-    state = {
-        "task": "clip",
-        "ema": None,
-        "state_dict": model.state_dict(),
-        "step": 7,
-        "samples_seen": 70,
-        "manifests": [{"digest": "d" * 64, "weight": None, "samples": 10}],
-        "config": dump(config.essence()),
-    }
-    return checkpoint.save(str(folder), state)
+    folder.mkdir()
+    manifests = [{"digest": "d" * 64, "weight": None, "samples": 10}]
+    return runs.untrained_clip(folder, "tiny-vit-32", step=7, samples_seen=70, manifests=manifests)

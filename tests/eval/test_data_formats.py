@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from eval.data import open_examples, sniff
-from eval.features import Encoder, decode, transform
+from eval.features import Encoder, shaped
 from shards.core.errors import UsageError
 from shards.manifest import Manifest
 from shards.writer import write_shard
@@ -84,17 +84,33 @@ def test_features_are_what_a_plain_loop_gives(class_folders: str, encoder: Encod
         image = (image - torch.tensor(loaded.mean)[:, None, None]) / torch.tensor(loaded.std)[:, None, None]
         with torch.inference_mode():
             alone = torch.nn.functional.normalize(loaded.model.encode_image(image[None]), dim=-1)[0].numpy()
-        assert encoded.features[i] == pytest.approx(alone, abs=1e-5)
+        assert encoded.features[i] == pytest.approx(alone, abs=2e-3)  # pixels differ by 0.2 levels of 255
+        assert encoded.features[i] @ alone > 0.9999
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (100, 57), (57, 101), (33, 200), (40, 40), (641, 480)])
 def test_transform_is_open_clips(shape: tuple[int, int]) -> None:
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    pixels = np.random.default_rng(0).integers(0, 256, (shape[1], shape[0], 3), dtype=np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 256, (shape[1] // 8 + 1, shape[0] // 8 + 1, 3), dtype=np.uint8)
+    photo = Image.fromarray(coarse).resize(shape, Image.Resampling.BICUBIC)
     cfg = PreprocessCfg(size=48, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    peer = image_transform_v2(cfg, is_train=False)(Image.fromarray(pixels))
-    assert np.array_equal(transform(Image.fromarray(pixels), 48), np.round(peer.numpy() * 255).transpose(1, 2, 0).astype(np.uint8))
+    peer = np.round(image_transform_v2(cfg, is_train=False)(photo).numpy() * 255).transpose(1, 2, 0)
+    # Pillow rounds between its two passes; ours does not, and reads as far beyond the crop's edge as Pillow does.
+    difference = np.abs(shaped(png(photo), 48) - peer)
+    assert difference.mean() < 0.25
+    assert difference.max() <= 2
+
+
+@pytest.mark.parametrize("shape", [(500, 375), (180, 700)])
+def test_a_jpeg_decoded_smaller_is_within_half_a_level(shape: tuple[int, int]) -> None:
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    coarse = np.random.default_rng(1).integers(0, 256, (shape[1] // 15, shape[0] // 15, 3), dtype=np.uint8)
+    content = png(Image.fromarray(coarse).resize(shape, Image.Resampling.BICUBIC), "JPEG", quality=92)
+    cfg = PreprocessCfg(size=11, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    peer = np.round(image_transform_v2(cfg, is_train=False)(Image.open(io.BytesIO(content))).numpy() * 255).transpose(1, 2, 0)
+    assert np.abs(shaped(content, 11) - peer).mean() < 0.5
 
 
 def png(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -105,13 +121,16 @@ def png(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
 
 def test_odd_images_come_upright_and_in_rgb() -> None:
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    assert decode(png(clear)).getpixel((0, 0)) == (255, 255, 255)
+    assert shaped(png(clear), 4)[0, 0].tolist() == [255, 255, 255]
     deep = Image.fromarray(np.full((4, 4), 256 * 200, np.uint16))
-    assert decode(png(deep)).getpixel((0, 0)) == (200, 200, 200)
+    assert shaped(png(deep), 4)[0, 0].tolist() == [200, 200, 200]
     exif = Image.Exif()
-    exif[0x0112] = 6
-    assert decode(png(Image.new("RGB", (8, 4)), "JPEG", exif=exif)).size == (4, 8)
-    assert decode(png(Image.new("L", (4, 4), 7))).getpixel((0, 0)) == (7, 7, 7)
+    exif[0x0112] = 6  # the stored left column is the upper row
+    halves = Image.new("L", (8, 4))
+    halves.paste(250, (4, 0, 8, 4))
+    upright = shaped(png(halves, "JPEG", exif=exif, quality=100), 4)
+    assert upright[0].max() < 30 < 220 < upright[-1].min()
+    assert shaped(png(Image.new("L", (4, 4), 7)), 4)[0, 0].tolist() == [7, 7, 7]
 
 
 def test_undecodable_images_are_listed_not_lost(

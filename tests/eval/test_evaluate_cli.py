@@ -29,7 +29,7 @@ def test_zeroshot_appends_what_it_prints(
         printed.append(rows_of(capsys))
     assert printed[0] == printed[1] == printed[2]
     assert [json.loads(line) for line in Path(table).read_text().splitlines()] == [r for rows in printed for r in rows]
-    acc1, per_class = printed[0]
+    acc1, per_class = printed[0][:2]
     assert (acc1["metric"], per_class["metric"], acc1["name"], acc1["data"]) == ("acc1", "mean_per_class", "untrained", "squares")
     assert acc1["checkpoint"] == fs.sha256(checkpoint_file)
     assert (acc1["n"], acc1["n_classes"], acc1["n_undecodable"], acc1["step"], acc1["samples_seen"]) == (24, 3, 0, 7, 70)
@@ -37,7 +37,7 @@ def test_zeroshot_appends_what_it_prints(
     assert acc1["low"] < acc1["value"] < acc1["high"]
     assert str(tmp_path) not in Path(table).read_text()
     assert main(["table", table]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2 + 2
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 5
 
 
 def test_zeroshot_depends_on_names_and_templates(

@@ -8,8 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from eval.data import open_examples, prompts, read_classnames, read_templates
+from eval.data import open_examples
 from eval.datasets.base import Examples, label_of
+from shards.classes.templates import prompts, read_templates
 from shards.core.errors import UsageError
 
 
@@ -123,7 +124,7 @@ def test_classnames_files(tmp_path, class_folders: str) -> None:  # type: ignore
         open_examples(class_folders, classnames=str(double))
     mapping.write_text('{"red_square": "ruby", "blue_square": "azure", "grene_square": "emerald"}')
     with pytest.raises(UsageError, match="no name for class 'green_square'") as error:
-        read_classnames(str(mapping), ("green_square",))
+        open_examples(class_folders, classnames=str(mapping))
     assert "grene_square" in error.value.advice
 
 

@@ -46,7 +46,8 @@ def test_classes_without_images_do_not_count() -> None:
 @pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (3, 8), (870, 1000)])
 def test_wilson_equals_scipys(correct: int, n: int) -> None:
     expected = stats.binomtest(correct, n).proportion_ci(0.95, method="wilson")
-    assert metrics.wilson(correct, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    score = metrics.accuracy(np.array([0] * correct + [1] * (n - correct)))
+    assert (score.low, score.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_t_interval_equals_scipys() -> None:
@@ -72,3 +73,45 @@ def test_bootstrap_is_that_of_a_loop_over_images(scored: tuple[np.ndarray, np.nd
     score = metrics.mean_per_class(correct, labels)
     assert (score.low, score.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.01)
     assert score == metrics.mean_per_class(correct, labels)
+
+
+def test_calibration_is_scikit_learns(scored: tuple[np.ndarray, np.ndarray]) -> None:
+    from sklearn.metrics import brier_score_loss, log_loss
+
+    logits, labels = scored
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert metrics.nll(logits, labels).value == pytest.approx(log_loss(labels, chances))
+    ours = metrics.brier(logits, labels)
+    assert ours.value == pytest.approx(brier_score_loss(labels, chances, labels=range(7), scale_by_half=False))
+    errors = ((chances - np.eye(7)[labels]) ** 2).sum(axis=1)
+    assert (ours.low, ours.high) == pytest.approx(stats.t.interval(0.95, 199, loc=errors.mean(), scale=stats.sem(errors)))
+
+
+def test_calibration_error_is_that_of_a_loop_over_bins(scored: tuple[np.ndarray, np.ndarray]) -> None:
+    logits, labels = scored
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    confidence, correct = chances.max(axis=1), chances.argmax(axis=1) == labels
+    total = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence > low) & (confidence <= low + 1 / 15)
+        if inside.any():
+            total += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    assert metrics.ece(logits, labels).value == pytest.approx(total)
+
+
+def test_calibration_of_known_cases() -> None:
+    labels = np.array([0, 0, 0, 1])
+    even = np.log(np.tile([0.75, 0.25], (4, 1)))  # right in 3 of 4: calibrated
+    assert metrics.ece(even, labels).value == pytest.approx(0, abs=1e-12)
+    assert metrics.nll(np.zeros((4, 2)), labels).value == pytest.approx(np.log(2)) == metrics.chance_of("nll", 2)
+    assert metrics.brier(np.zeros((4, 2)), labels).value == pytest.approx(0.5) == metrics.chance_of("brier", 2)
+    sure = np.array([[1e4, 0.0]] * 4)  # softmax without overflow
+    assert metrics.ece(sure, labels).value == pytest.approx(0.25)
+    assert metrics.brier(sure, labels).value == pytest.approx(0.5)
+
+
+def test_calibration_does_not_depend_on_the_order_of_images(scored: tuple[np.ndarray, np.ndarray]) -> None:
+    logits, labels = scored
+    order = np.random.default_rng(1).permutation(200)
+    for metric in (metrics.nll, metrics.brier, metrics.ece):
+        assert metric(logits, labels) == metric(logits[order], labels[order])

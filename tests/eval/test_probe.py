@@ -12,8 +12,9 @@ from sklearn.linear_model import Ridge
 
 from eval.datasets.base import Examples
 from eval.features import Encoded, Encoder
+from eval.protocols._shots import parse_shots
 from eval.protocols.base import Bench
-from eval.protocols.probe import Config, parse_shots, ridge, run
+from eval.protocols.probe import Config, ridge, run
 from shards.core.errors import UsageError
 from train.models.load import load_checkpoint
 

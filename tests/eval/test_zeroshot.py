@@ -56,7 +56,7 @@ def test_features_that_lie_on_the_heads_columns_are_all_right(loaded: Loaded, cl
     head = build_head(loaded, examples.classes, examples.templates)
     perfect = Encoded(examples, head.weights.T[examples.labels].copy(), "")
     scores = dict(run(config, bench, perfect))
-    assert list(scores) == ["acc1", "mean_per_class"]  # acc5 says nothing about three classes
+    assert list(scores) == ["acc1", "mean_per_class", "nll", "ece", "brier"]  # acc5 says nothing about three classes
     assert scores["acc1"].value == scores["mean_per_class"].value == 1
     assert scores["acc1"].n == 24
     turned = dataclasses.replace(perfect, features=head.weights.T[(examples.labels + 1) % 3].copy())

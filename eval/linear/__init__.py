@@ -1,0 +1,1 @@
+"""Linear classifiers on features that are kept: many of them fitted together."""
