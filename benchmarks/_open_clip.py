@@ -104,7 +104,7 @@ class TwoViews:
         path, offset, size = self.places[index]
         with open(path, "rb") as file:
             content = os.pread(file.fileno(), size, offset)
-        image = Image.open(io.BytesIO(content)).convert("RGB")
+        image = Image.open(io.BytesIO(content), formats=["JPEG"]).convert("RGB")
         return self.view(image), self.view(image)
 
 

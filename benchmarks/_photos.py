@@ -72,9 +72,9 @@ def _real() -> list[Any]:
     paths = sorted(p for p in (REAL / "pairs").rglob("*.jpg")) if REAL.is_dir() else []
     images = []
     for path in paths:
-        image = Image.open(path)
-        if min(image.size) >= 128:
-            images.append(image.convert("RGB"))
+        with Image.open(path, formats=["JPEG"]) as image:
+            if min(image.size) >= 128:
+                images.append(image.convert("RGB"))
     return images
 
 

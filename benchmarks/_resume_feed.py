@@ -96,7 +96,7 @@ def pixels(source: bytes | Any) -> Any:
     import torch
     from PIL import Image
 
-    image = Image.open(io.BytesIO(source)) if isinstance(source, bytes) else source
+    image = Image.open(io.BytesIO(source), formats=["JPEG"]) if isinstance(source, bytes) else source
     return torch.from_numpy(np.array(image.convert("RGB").resize((SIDE, SIDE)))).permute(2, 0, 1)
 
 

@@ -34,10 +34,15 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(arguments.output or scratch)
-        found = [run.run(out / f"seed-{seed}", arguments.port, seed) for seed in range(1, arguments.seeds + 1)]
-    runs = [{"seed": one["seed"], **{n: {m: r[m]["value"] for m in METRICS} for n, r in one["results"].items()}} for one in found]
-    value = {"chance": 1 / found[0]["classes"], "runs": runs, "difference": {m: difference(runs, m) for m in METRICS}}
+        outcomes = [run.run(out / f"seed-{seed}", arguments.port, seed) for seed in range(1, arguments.seeds + 1)]
+    runs = [{"seed": outcome["seed"], **{build: numbers(outcome, build) for build in run.BUILDS}} for outcome in outcomes]
+    value = {"chance": 1 / outcomes[0]["classes"], "runs": runs, "difference": {m: difference(runs, m) for m in METRICS}}
     record("curation", value, in_words(value))
+
+
+def numbers(outcome: dict[str, Any], build: str) -> dict[str, float]:
+    """Return the main numbers of the CLIP that was trained on a build."""
+    return {metric: outcome["results"][build][metric]["value"] for metric in METRICS}
 
 
 def difference(runs: list[dict[str, Any]], metric: str) -> dict[str, float]:

@@ -80,7 +80,7 @@ def cifar(test: ExcludedSet) -> dict[str, Any]:
         pairs = list(csv.DictReader(file))
     found = {ALONE: 0, ALL: 0}
     for pair in pairs:
-        own = np.array([open_image((folder / pair["train_file"]).read_bytes(), ImagePolicy()).phash], np.uint64)
+        own = np.array([open_image((folder / pair["train_file"]).read_bytes(), ImagePolicy(), "reference").phash], np.uint64)
         i = test.names.index(pair["test_file"].removeprefix("test/"))
         for mode, views in ((ALONE, test.views[i : i + 1, :1]), (ALL, test.views[i : i + 1])):
             found[mode] += len(near_views(own, views, test.usable[i : i + 1], 4).build)

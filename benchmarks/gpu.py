@@ -248,7 +248,7 @@ def slip_steps(build: str, tars: list[str], model: str, batch: int, device: str,
             views = [view.to(device, memory_format=torch.channels_last, non_blocking=True) for view in pair]
             with torch.autocast(device, torch.bfloat16):
                 features = made.task.features(views, None)  # type: ignore[arg-type]  # it looks at the views alone
-            nt_xent(features["first"].float(), features["second"].float(), made.config.temperature).backward()  # type: ignore[attr-defined]
+            nt_xent(features["first"].float(), features["second"].float(), made.config.temperature).mean().backward()  # type: ignore[attr-defined]
             made.optimizer.step()
             made.optimizer.zero_grad()
     synchronised(device)

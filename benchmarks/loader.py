@@ -295,7 +295,7 @@ def by_pillow(content: bytes, window: Any, side: int) -> Any:
     import numpy as np
     from PIL import Image
 
-    image = Image.open(io.BytesIO(content)).convert("RGB")
+    image = Image.open(io.BytesIO(content), formats=["JPEG"]).convert("RGB")
     cut = image.crop((window.left, window.top, window.left + window.width, window.top + window.height))
     return np.asarray(cut.resize((side, side), Image.Resampling.BICUBIC), np.int16)
 

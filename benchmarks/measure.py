@@ -3,7 +3,8 @@
 The whole pass is timed: file read, integrity proven over all entropy-coded data, pHash, sha256, captions cleaned,
 default filters, rows written. CPU seconds of one process, the four taken in turns; a ratio is the median over the rounds.
 The photos are random crops of real ones whose longer side has 400 px or more, drawn where there are none, at quality 85
-to 95. Beside the speed: each hash's distance from imagededup's on the same files, and which true copies it finds at r = 4.
+to 95. Beside the speed: each hash's distance from imagededup's on the same files, and which true copies it finds at r = 4. The default
+is `scaled`; curate/recipe.py states these figures to users, and a test holds that they are the recorded ones.
 
     python benchmarks/measure.py [--photos 2000] [--rounds 5]
 """
@@ -58,7 +59,7 @@ def base_photos() -> list[Image.Image]:
     """Return real photos of 400 px and more, as they are; without them, drawn ones."""
     found = []
     for path in sorted(REAL.glob("pairs/**/*.jpg")):
-        with Image.open(path) as image:
+        with Image.open(path, formats=["JPEG"]) as image:
             if max(image.size) >= 400:
                 found.append(image.convert("RGB"))
     return found or [drawn(i) for i in range(60)]
@@ -134,7 +135,7 @@ def measure_pass(folder: Path, scratch: Path, kind: str) -> Callable[[], dict[st
     from curate.listing import list_records
     from curate.measure import measure
 
-    recipe = resolve(BuildConfig(source="folder", input=str(folder), samples="all"))
+    recipe = resolve(BuildConfig(source="folder", input=(str(folder),), samples="all"))
     recipe = dataclasses.replace(recipe, dedup=dataclasses.replace(recipe.dedup, near=dataclasses.replace(recipe.dedup.near, hash=kind)))
     work = str(scratch / kind)
     files, _ = list_records(recipe, recipe.sources[0], work, 1, "inline")

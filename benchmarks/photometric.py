@@ -28,7 +28,7 @@ import torch
 import torchvision.transforms.v2.functional as tv
 from _record import record
 
-from train.data import photometric, presets
+from train.data.augment import photometric, presets
 from train.data.augment.params import Augment, AugmentParams, parameters, uniforms_of_batch
 
 PRESETS = ("openclip", "simclr")
