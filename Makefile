@@ -2,6 +2,8 @@
 #   PYTHON=python3.12 VENV=.venv312 make test    another interpreter, in an environment of its own
 #   make demo ARGS='--port 9000 --seed 1'        the demo's flags; make test ARGS='-k manifest' likewise
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -16,10 +18,9 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) --version >/dev/null 2>&1 || { echo "setup: no $(PYTHON) here; name a Python 3.11 or 3.12, such as PYTHON=python3.12 make setup" >&2; exit 2; }
 	@echo "setup: $(VENV) with $$($(PYTHON) --version)" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@echo "setup: installing the packages of pyproject.toml (some gigabytes the first time: torch, DALI)" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo "setup: installing the packages of pyproject.toml: about 7 GB on disk, 2 to 10 minutes (PyTorch with CUDA, DALI)" >&2
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --editable '.[dev]' 2>&1 | $(BIN)/python demo/setup_progress.py
 	@touch $@
-	@echo "setup: done" >&2
 
 demo: setup
 	@$(BIN)/python -m demo.run $(ARGS)

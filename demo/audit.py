@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.core.console import table
+from shards.sample import uid_of
 
 # A defect's fate: the ledger's reasons that count as finding it, or `in` for one that is mended or harmless and stays in.
 IN = "kept or spare"
@@ -53,9 +54,9 @@ def audit(out: Path, plan: dict[str, Any]) -> list[dict[str, Any]]:
         group = (record["source"], record["of"]) if record["of"] else at
         if group in groups:
             kinds[group] = defect or kinds.get(group, "")
-            gone[group] += fates[at] in FATES["viral_copy"]
+            gone[group] += fates[uid_of(*at)] in FATES["viral_copy"]
         elif defect:
-            found[defect] += fates[at] in FATES[defect] and not any(d in captions.get(at, "") for d in DEBRIS)
+            found[defect] += fates[uid_of(*at)] in FATES[defect] and not any(d in captions.get(at, "") for d in DEBRIS)
     for group, kind in kinds.items():
         found[kind] += min(gone[group], groups[group])
     return [{"defect": d, "planted": planted[d], "found": found[d], "fate": " or ".join(f)} for d, f in FATES.items()]
@@ -66,12 +67,12 @@ def as_table(rows: Iterable[dict[str, Any]]) -> str:
     return table(("defect", "planted", "found", "as"), [(r["defect"], r["planted"], r["found"], r["fate"]) for r in rows])
 
 
-def _ledger(folder: Path) -> dict[tuple[str, str], str]:
-    """Return each input sample's reason, or IN."""
+def _ledger(folder: Path) -> dict[str, str]:
+    """Return each input sample's reason, or IN, by uid: who opted out has no other name there."""
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(folder, columns=["source", "source_id", "decision", "reason"]).to_pylist()
-    return {(r["source"], r["source_id"]): r["reason"] if r["decision"] == "dropped" else IN for r in rows}
+    rows = pq.read_table(folder, columns=["uid", "decision", "reason"]).to_pylist()
+    return {row["uid"]: row["reason"] if row["decision"] == "dropped" else IN for row in rows}
 
 
 def _captions(folder: Path) -> dict[tuple[str, str], str]:

@@ -6,6 +6,8 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+from shards.decoding import FORMATS
+
 PLACEHOLDER_TEXT = "image no longer available"
 SOFT_404 = b"<!DOCTYPE html><html><head><title>Gone</title></head><body><h1>This picture has moved</h1></body></html>"
 
@@ -21,7 +23,7 @@ def copy(content: bytes, kind: str, rng: Any) -> bytes:
 
     if kind == "exact_copy":
         return content
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    picture = Image.open(io.BytesIO(content), formats=FORMATS).convert("RGB")
     if kind == "resized_copy":
         scale = float(rng.uniform(0.72, 1.4))
         picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)

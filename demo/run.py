@@ -28,6 +28,8 @@ HERE = Path(__file__).parent
 SOURCES = {"redcaps": "web/redcaps/annotations/*.json", "cc3m": "web/cc3m/Train_GCC-training.tsv", "cc12m": "web/cc12m/cc12m.tsv"}
 BUILDS = {"curated": "recipe.yaml", "uncurated": "uncurated.yaml"}
 SIMCLR = "curated-simclr"  # trained on the curated build's pictures alone
+# The same first weights with BatchNorm's statistics of 40 batches: what a probe finds without any learning.
+UNTRAINED, STANDING = "untrained", "--lr 1e-12 --samples-seen 2560"
 SHOTS = 5
 MARK = ".made-by-the-demo"
 
@@ -75,14 +77,14 @@ def run(out: Path, port: int, seed: int, *, report: bool = False) -> dict[str, A
         _together(out, {"": f"curate build-shards --config {ours[recipe]} --seed {seed} --work work --output shards/{name}"})
     if report:
         _together(out, {"": "curate report shards/curated"})
-    simclr = f"train simclr --config {ours['simclr.yaml']} --manifest shards/curated --output runs/{SIMCLR} --seed {seed}"
+    simclr = f"train simclr --config {ours['simclr.yaml']} --manifest shards/curated --output runs/{{0}} --seed {seed}"
     train = f"train clip --config {ours['train.yaml']} --manifest shards/{{0}} --output runs/{{0}} --seed {seed}"
     zeroshot = "evaluate zeroshot --checkpoint runs/{0} --data web/heldout/test --cache features --name {0}"
     probe = f"{zeroshot.replace('zeroshot', 'probe')} --train web/heldout/train --k {SHOTS}"
     _together(out, {name: train.format(name) for name in BUILDS})
-    _together(out, {"": simclr})
+    _together(out, {SIMCLR: simclr.format(SIMCLR), UNTRAINED: f"{simclr.format(UNTRAINED)} {STANDING}"})
     _together(out, {name: zeroshot.format(name) for name in BUILDS})
-    _together(out, {name: probe.format(name) for name in (*BUILDS, SIMCLR)})
+    _together(out, {name: probe.format(name) for name in (*BUILDS, SIMCLR, UNTRAINED)})
     return {"seed": seed, "classes": len(plan["classes"]), "defects": audit.audit(out, plan), "results": _results(out)}
 
 
@@ -130,7 +132,7 @@ def _call(out: Path, label: str, command: str, environment: dict[str, str]) -> i
 def _results(out: Path) -> dict[str, dict[str, Any]]:
     """Return each model's main numbers from the table of results: value, low and high."""
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-    found: dict[str, dict[str, Any]] = {name: {} for name in (*BUILDS, SIMCLR)}
+    found: dict[str, dict[str, Any]] = {name: {} for name in (*BUILDS, SIMCLR, UNTRAINED)}
     for row in rows:
         if row["main"]:
             found[row["name"]][row["protocol"]] = {key: row[key] for key in ("value", "low", "high", "n", "samples_seen")}

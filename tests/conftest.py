@@ -126,3 +126,15 @@ def _sidecar(rows: list[dict[str, Any]]) -> Any:
     import pyarrow as pa
 
     return pa.Table.from_pylist(rows, schema=arrow_schema(SIDECAR))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Count the tests on real data apart, and say how to get some where they were skipped."""
+    outcomes = {
+        name: [r for r in terminalreporter.stats.get(name, []) if "tests/real/" in r.nodeid] for name in ("passed", "failed", "skipped")
+    }
+    if not any(outcomes.values()):
+        return
+    counts = ", ".join(f"{len(reports)} {name}" for name, reports in outcomes.items() if reports)
+    hint = "; tests/real/README.md says what they need" if outcomes["skipped"] else ""
+    terminalreporter.write_line(f"of these on real data: {counts}{hint}")

@@ -1,4 +1,4 @@
-"""The README's blocks as steps to run, and its output with what differs from run to run masked."""
+"""The README's blocks as steps to run, and how what they print differs from what it shows."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ class Step:
     shown: str
 
 
+def scripts() -> list[str]:
+    """Return the `sh` blocks: the quick start, and the commands for real collections."""
+    return re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
 def steps() -> list[Step]:
     """Return the commands of all blocks, in order; `\\` at a line's end goes on in the next."""
     found = []
@@ -31,23 +36,57 @@ def steps() -> list[Step]:
     return found
 
 
-def masked(text: str) -> list[str]:
-    """Return the lines of a text without what differs from run to run: hex digests, numbers, bars, widths."""
+TOLERANCE = 6.0  # points: accuracies depend on how a processor rounds; two machines differed by 2.4 at most
+_FIGURE = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?")
+
+
+def differences(shown: str, printed: str) -> list[str]:
+    """Return in words what a command prints otherwise than the README shows: texts, counts and digests exactly, decimals within TOLERANCE.
+
+    Widths of columns and bars are not compared. Of a checkpoint nothing is: its bytes depend on the processor.
+    """
+    ours, theirs = _figures(shown), _figures(printed)
+    if len(ours) != len(theirs):
+        return [f"{len(theirs)} lines, the README has {len(ours)}"]
+    found = []
+    for (text, figures), (other_text, other_figures) in zip(ours, theirs, strict=True):
+        if text != other_text or len(figures) != len(other_figures):
+            found.append(f"{other_text!r}, the README has {text!r}")
+            continue
+        unlike = [(a, b) for a, b in zip(figures, other_figures, strict=True) if not _alike(a, b)]
+        found += [f"{b} in {text!r}, the README has {a}" for a, b in unlike]
+    return found
+
+
+def _figures(text: str) -> list[tuple[str, list[str]]]:
+    """Return each line's text with N for its figures, and the figures; digests stay text."""
     lines = []
     for line in text.splitlines():
-        plain = re.sub(r"\b[0-9a-f]{12,64}\b", "HEX", line)
-        plain = re.sub(r"[+-]?\d[\d,.]*(e-?\d+)?", "N", plain)
-        plain = re.sub(r"[#-]{2,}|(?<= )#(?= |$)", "", plain)
-        lines.append(" ".join(plain.split()))
-    return [line for line in lines if line]
+        plain = re.sub(r"[#-]{2,}|(?<= )#(?= |$)", "", line)
+        words = [word for word in plain.split() if word]
+        figures = [figure for word in words if not _is_digest(word) for figure in _FIGURE.findall(word)]
+        shape = " ".join(word if _is_digest(word) else _FIGURE.sub("N", word) for word in words)
+        if shape:
+            lines.append((shape, figures))
+    return lines
 
 
-def run(command: str) -> str:
-    """Run one command of the README in the checkout; its stdout is what the README shows."""
+def _is_digest(word: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{12,64}", word.strip(".,:;()")) is not None
+
+
+def _alike(shown: str, printed: str) -> bool:
+    if "." in shown or "." in printed:
+        return abs(float(shown.replace(",", "")) - float(printed.replace(",", ""))) <= TOLERANCE
+    return shown == printed
+
+
+def run(command: str, folder: Path = ROOT) -> str:
+    """Run one command of the README in the checkout, or in a folder; its stdout is what the README shows."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     # A make that started the tests must not hand its own flags and variables to the README's.
     own = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "ARGS")}
     env = {**own, "PATH": path, "VENV": str(Path(sys.executable).parents[1])}
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, check=False, capture_output=True, text=True, env=env)
+    done = subprocess.run(["bash", "-c", command], cwd=folder, check=False, capture_output=True, text=True, env=env)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done.stdout

@@ -27,7 +27,7 @@ g = torch.Generator().manual_seed(0)
 images, texts = torch.randn(2, 5, 7, generator=g, dtype=torch.double)
 scale, bias = torch.tensor(3.0), torch.tensor(-2.0)
 terms = [torch.log1p(torch.exp(-(1 if i == j else -1) * (scale * images[i] @ texts[j] + bias))) for i in range(5) for j in range(5)]
-torch.testing.assert_close(sigmoid_loss(images, texts, scale, bias), sum(terms) / 5)
+torch.testing.assert_close(sigmoid_loss(images, texts, scale, bias).mean(), sum(terms) / 5)
 """
 
 

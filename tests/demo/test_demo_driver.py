@@ -12,6 +12,7 @@ import pytest
 
 from demo import audit, run
 from shards.core.errors import UsageError
+from shards.sample import uid_of
 
 
 def test_a_folder_that_is_not_the_demos_is_left_alone(tmp_path: Path) -> None:
@@ -53,8 +54,7 @@ def test_the_audit_counts_groups_and_mended_captions(tmp_path: Path) -> None:
     fates |= {"e": "image_size", "f": "spare"}
     ledger = [
         {
-            "source": "s",
-            "source_id": k,
+            "uid": uid_of("s", k),
             "decision": v if v in ("kept", "spare") else "dropped",
             "reason": "" if v in ("kept", "spare") else v,
         }

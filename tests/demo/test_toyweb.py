@@ -151,7 +151,7 @@ def phashes(contents: list[bytes]) -> Any:
     found = []
     for content in contents:
         try:
-            found.append(open_image(content, ImagePolicy()).phash)
+            found.append(open_image(content, ImagePolicy(), "reference").phash)
         except ImageRefusedError:
             continue
     return np.array(found, dtype="uint64")

@@ -31,6 +31,7 @@ def flickr(realdata: Path, tmp_path: Path) -> Path:
     return tmp_path / "flickr"
 
 
+@pytest.mark.slow
 def test_parts_layers_and_a_take_down(flickr: Path, tmp_path: Path) -> None:
     rows = _rows(flickr, "uid", "caption", "captions", "width", "phash")
     assert len(rows) > 100

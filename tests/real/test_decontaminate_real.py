@@ -37,7 +37,7 @@ def test_what_each_mode_finds_of_the_known_pairs(cifar: Path, tmp_path: Path, ca
     (test,) = open_sets((str(cifar / "test"),), "reference", ImagePolicy(), True, str(tmp_path), 1, "inline")
     pairs = judged(cifar)
     train = sorted({name for _, name, _ in pairs})
-    hashes = {name: open_image((cifar / "train" / name).read_bytes(), ImagePolicy()).phash for name in train}
+    hashes = {name: open_image((cifar / "train" / name).read_bytes(), ImagePolicy(), "reference").phash for name in train}
     distinct = np.unique(np.array(list(hashes.values()), np.uint64))
     shares = {}
     for mode, views in (("as it is", test.views[:, :1]), (f"{len(VIEWS)} views", test.views)):

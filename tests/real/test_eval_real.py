@@ -13,29 +13,16 @@ import torch
 from eval.cli import main
 from eval.data import open_examples
 from eval.features import Encoder
-from shards.core.config import dump
 from shards.core.errors import UsageError
-from train import checkpoint
-from train.models.load import build_model, load_checkpoint
-from train.tasks.clip import Config
+from tests.train import runs
+from train.models.load import load_checkpoint
 
 SETS = {"caltech101": 12, "dtd": 8, "eurosat": 10, "oxford-pets": 37, "pacs": 7, "cifar10/test": 10}
 
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> str:
-    config = Config(model="tiny-vit-32")
-    torch.manual_seed(0)
-    state = {
-        "task": "clip",
-        "ema": None,
-        "state_dict": build_model(config.model).state_dict(),
-        "step": 0,
-        "samples_seen": 0,
-        "manifests": [],
-        "config": dump(config.essence()),
-    }
-    return checkpoint.save(str(tmp_path_factory.mktemp("run")), state)
+    return runs.untrained_clip(tmp_path_factory.mktemp("run"), "tiny-vit-32")
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -65,7 +52,8 @@ def test_features_are_open_clips(realdata: Path, untrained: str) -> None:
     for i in range(0, len(encoded.examples), 7):
         with Image.open(folder / encoded.examples.ids[i]) as image, torch.inference_mode():
             expected = loaded.model.encode_image(peer(image)[None], normalize=True)[0].numpy()
-        assert encoded.features[i] == pytest.approx(expected, abs=1e-5)
+        assert encoded.features[i] == pytest.approx(expected, abs=2e-3)  # pixels differ by 0.2 levels of 255
+        assert encoded.features[i] @ expected > 0.9999
 
 
 def test_a_flat_folder_and_two_splits_are_refused(realdata: Path) -> None:
@@ -85,7 +73,7 @@ def test_published_names_and_templates(realdata: Path, untrained: str, tmp_path:
     flags += ["--classnames", str(tmp_path / "names.txt"), "--templates", str(tmp_path / "templates.txt")]
     assert main(["zeroshot", "--checkpoint", untrained, *flags]) == 0
     rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)}
-    assert list(rows) == ["acc1", "acc5", "mean_per_class"]
+    assert list(rows) == ["acc1", "acc5", "mean_per_class", "nll", "ece", "brier"]
     assert rows["acc1"]["n"] == 80
     assert rows["acc1"]["settings"]["n_templates"] == len(templates)
     assert 0 <= rows["acc1"]["low"] <= rows["acc1"]["value"] <= rows["acc5"]["value"] <= 1

@@ -88,7 +88,7 @@ def hashes_of(files: dict[str, Path]) -> dict[str, int]:
     from curate.images import ImagePolicy, open_image
 
     reference = PHash(verbose=False)
-    found = {name: open_image(path.read_bytes(), ImagePolicy()).phash for name, path in files.items()}
+    found = {name: open_image(path.read_bytes(), ImagePolicy(), "reference").phash for name, path in files.items()}
     assert {name: f"{value:016x}" for name, value in found.items()} == {n: reference.encode_image(image_file=p) for n, p in files.items()}
     return found
 
