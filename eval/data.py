@@ -11,7 +11,7 @@ from shards.classes.match import Matched, like_ids, match, match_labels
 from shards.classes.names import Names, read_names
 from shards.classes.templates import check_template, prompts
 from shards.core import fs, registry
-from shards.core.console import say, warn
+from shards.core.console import counted, say, warn
 from shards.core.errors import UsageError
 
 KINDS = "eval.datasets"
@@ -143,7 +143,9 @@ def check_prompts(classes: tuple[str, ...], templates: tuple[str, ...]) -> None:
         check_template(template, f"template {template!r}")
     first = [prompts(templates[:1], name)[0] for name in classes[:3]]
     more = ", …" if len(classes) > 3 else ""
-    say(f"prompts: {len(classes)} classes × {len(templates)} templates: {', '.join(map(repr, first))}{more}")
+    say(
+        f"prompts: {counted(len(classes), 'class', 'classes')} × {counted(len(templates), 'template')}: {', '.join(map(repr, first))}{more}"
+    )
     ids = like_ids(classes)
     if ids:
         shown = ", ".join(ids[:3])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from eval.fields import ACCURACIES, LOWER_IS_BETTER, OUTCOMES, covers, is_data_unknown, text, value_of
+from eval.metrics import ends_of
 from shards.core.errors import ProvenderError
 from shards.core.notices import note
 
@@ -251,7 +252,7 @@ def _gathered(group: Sequence[Entry], units: Units, results: str) -> Entry:
     n = int(first.get("n") or 0) if first["metric"] in ACCURACIES else 0
     answers = unit_answers(units, str(first["metric"]), results)
     if answers is None:
-        found = spread_interval(units.values, n)
+        found = spread_interval(units.values, n, ends_of(str(first["metric"])))
     else:
         found = crossed_interval(answers[0], answers[1])
     levels = [LEVELS.get(level, level) for level in units.counts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,15 @@ LEVEL = 0.95
 REPLICATES = 2_000
 # Nats, a sum of squares up to 2, correlations and similarities from -1 to 1: no percentages.
 NO_SHARES = ("nll", "brier", "barrier", "kappa", "error_correlation", "cka")
+_ENDS = {
+    "nll": (0.0, math.inf),
+    "brier": (0.0, 2.0),
+    "barrier": (-math.inf, math.inf),
+    "error_barrier": (-1.0, 1.0),
+    "kappa": (-1.0, 1.0),
+    "error_correlation": (-1.0, 1.0),
+    "cka": (-1.0, 1.0),
+}
 BINS = 15  # of the calibration error: Guo et al. 2017, arXiv:1706.04599
 
 
@@ -57,8 +67,13 @@ def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.asarray(((scores > true) | ((scores == true) & earlier)).sum(axis=1))
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the Student-t interval of a mean over independent runs; a single run has none."""
+def ends_of(metric: str) -> tuple[float, float]:
+    """Return the least and the greatest value that a metric can have; 0 and 1 of a share."""
+    return _ENDS.get(metric, (0.0, 1.0))
+
+
+def t_interval(values: Sequence[float], ends: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float] | None:
+    """Return the Student-t interval of a mean over independent runs, cut at the ends of what is possible; a single run has none."""
     import numpy as np
     from scipy.stats import t
 
@@ -67,12 +82,12 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * float(np.std(values, ddof=1)) / n**0.5
     mean = float(np.mean(values))
-    return mean - half, mean + half
+    return max(ends[0], mean - half), min(ends[1], mean + half)
 
 
-def over_seeds(values: Sequence[float]) -> Score:
-    """Return the mean over seeds with its t interval; one seed has no interval."""
-    bounds = t_interval(values)
+def over_seeds(values: Sequence[float], metric: str) -> Score:
+    """Return a metric's mean over seeds with its t interval; one seed has no interval."""
+    bounds = t_interval(values, ends_of(metric))
     low, high = bounds or (None, None)
     return Score(sum(values) / len(values), low, high, f"t over {len(values)} seeds" if bounds else "", runs=tuple(values))
 
@@ -126,12 +141,12 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def over_images(values: np.ndarray) -> Score:
-    """Return the mean of one value per test image with its t interval; they are added up in one order, whatever the images' is."""
+def over_images(values: np.ndarray, metric: str) -> Score:
+    """Return a metric's mean of one value per test image with its t interval; they are added up in one order, whatever the images' is."""
     import numpy as np
 
     values = np.sort(values)
-    bounds = t_interval(values.tolist())
+    bounds = t_interval(values.tolist(), ends_of(metric))
     low, high = bounds or (None, None)
     return Score(float(values.mean()), low, high, "t over test images" if bounds else "", n=len(values))
 
@@ -154,12 +169,12 @@ def brier_by_image(log_chances: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def nll(logits: np.ndarray, labels: np.ndarray) -> Score:
     """Return the mean negative log-likelihood, in nats, of the softmax of logits (n, classes)."""
-    return over_images(nll_by_image(log_softmax(logits), labels))
+    return over_images(nll_by_image(log_softmax(logits), labels), "nll")
 
 
 def brier(logits: np.ndarray, labels: np.ndarray) -> Score:
     """Return the Brier score of the softmax of logits: squared errors summed over classes, 0 to 2 (Brier 1950, Mon. Weather Rev. 78, 1)."""
-    return over_images(brier_by_image(log_softmax(logits), labels))
+    return over_images(brier_by_image(log_softmax(logits), labels), "brier")
 
 
 def ece(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Score:

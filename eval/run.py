@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from eval.protocols.base import Bench, Sets
 from eval.tables import long_table
 from shards.core import fs, registry
 from shards.core.config import digest
-from shards.core.console import emit, say
+from shards.core.console import counted, emit, say
 from shards.core.errors import UsageError
 from shards.core.notices import note
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _LISTED = 100  # undecodable images that a row names; it counts all
 _SHOWN = 3
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
 _OF_OTHERS = "for weights of another tool, or that `train export` wrote: --model with the name of their architecture"
 
 
@@ -73,7 +75,6 @@ def _on(config: EvalConfig, protocol: Any, encoder: Encoder, loaded: Any, sets: 
     test = bench.encode(examples)
     test = replace(test, examples=replace(test.examples, name=config.data_name)) if config.data_name else test
     rows = _rows(config, protocol, bench, loaded, test)
-    results.append(config.results, rows)
     for opened in sets.opened.values():
         _tell_of_set(opened)
     _tell_of_images(test, max((int(row.settings.get("overlap", 0)) for row in rows), default=0))
@@ -81,15 +82,28 @@ def _on(config: EvalConfig, protocol: Any, encoder: Encoder, loaded: Any, sets: 
 
 
 def _rows(config: EvalConfig, protocol: Any, bench: Bench, loaded: Any, test: Encoded) -> list[results.Row]:
-    """Run the protocol, keep its answers, and return its rows."""
+    """Run the protocol, keep its answers, and return its rows, which are appended; also those of a run that is stopped by then."""
     names = {"checkpoint": loaded.digest, "dataset": test.digest, "protocol": config.PROTOCOL, "protocol_version": protocol.VERSION}
     keeper = Keeper(config.results, config.predictions, {**names, "features_version": FEATURES})
-    rows = []
-    for metric, score in protocol.run(config, bench, test):
-        digests = keeper.keep(score.answers, score.k)
-        rows.append(_row(config, protocol.VERSION, loaded, test, metric, score.having(answers=()), digests))
+    rows: list[results.Row] = []
+    try:
+        for metric, score in protocol.run(config, bench, test):
+            digests = keeper.keep(score.answers, score.k)
+            rows.append(_row(config, protocol.VERSION, loaded, test, metric, score.having(answers=()), digests))
+    except BaseException:  # hours of finished shots are worth keeping, whatever stops the next one
+        if rows:
+            _append(config, keeper, rows)
+            say(f"{counted(len(rows), 'result')} of what was finished appended to {config.results}")
+        raise
+    return _append(config, keeper, rows)
+
+
+def _append(config: EvalConfig, keeper: Keeper, rows: list[results.Row]) -> list[results.Row]:
+    """Append rows, after their predictions are on disk, and return them; a row whose predictions are not kept names none."""
     keeper.finish()
-    return [row if set(row.predictions) <= keeper.kept else replace(row, predictions=()) for row in rows]
+    appended = [row if set(row.predictions) <= keeper.kept else replace(row, predictions=()) for row in rows]
+    results.append(config.results, appended)
+    return appended
 
 
 def _check_flags(config: EvalConfig) -> None:
@@ -228,12 +242,10 @@ def _labels(config: EvalConfig, loaded: Any) -> dict[str, Any]:
 
 
 def _number(text: Any) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except (ValueError, TypeError):
-            continue
-    return text
+    """Return a label as a number where it is written as one; 01, 1_000 and nan stay text."""
+    if not isinstance(text, str) or not _DECIMAL.fullmatch(text):
+        return text
+    return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 def model_label(path: str) -> str:

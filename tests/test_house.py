@@ -182,6 +182,7 @@ def test_help_loads_nothing_heavy(module: str, arguments: list[str]) -> None:
     assert sorted(loaded & set(HEAVY)) == []
 
 
+@pytest.mark.slow
 def test_ruff_and_mypy_are_content() -> None:
     lint = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, check=False, capture_output=True, text=True)
     assert lint.returncode == 0, lint.stdout

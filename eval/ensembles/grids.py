@@ -73,7 +73,7 @@ class Grid:
         shop, config = self.shop, self.config
         seeds = _shots.seeds_of(config, k)
         made = [self._made(_shots.draw(shop.sides.train.examples, k, seed), seed, self.how(k)) for seed in seeds]
-        settings = {**shop.settings(), "grid": sorted(set(config.lr)), "runs": config.runs, "chosen_by": self.how(k) or "nothing"}
+        settings = {**shop.settings(k), "grid": sorted(set(config.lr)), "runs": config.runs, "chosen_by": self.how(k) or "nothing"}
         reporter = report.Reporter(shop, k, {**settings, "n_tuned": len(made[0].trained)})
         logits = [[shop.test.logits(model.classifier) for model in part.models] for part in made]
         accuracies = [part.accuracies() for part in made]

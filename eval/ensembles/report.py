@@ -62,7 +62,7 @@ class Reporter:
                 continue
             pairs = {f"{i + 1}-{j + 1}": round(value, 6) for (i, j), value in values[0].pairs.items()}
             more = {"members": len(draws[0]), "pairs": pairs, "undefined_pairs": sum(value.undefined for value in values)}
-            yield metric, self._over([value.value for value in values], protocol, more)
+            yield metric, self._over(metric, [value.value for value in values], protocol, more)
 
     def barriers(self, protocol: str, ends: Sequence[tuple[str, str]], walked: Sequence[Sequence[tuple[Line, Line]]], bn: str) -> Scores:
         """Yield loss and error barriers of lines, on test and training images.
@@ -78,11 +78,11 @@ class Reporter:
             for number, side in enumerate(("test", "train")):
                 on_side = [draw[at][number] for draw in walked]
                 more = {"line": f"{first} to {second}", "side": side, "bn": bn, **verdict, **_mean_curve(on_side)}
-                yield "barrier", self._over([line.barrier for line in on_side], protocol, more)
-                yield "error_barrier", self._over([line.error_barrier for line in on_side], protocol, more)
+                yield "barrier", self._over("barrier", [line.barrier for line in on_side], protocol, more)
+                yield "error_barrier", self._over("error_barrier", [line.error_barrier for line in on_side], protocol, more)
 
-    def _over(self, values: Sequence[float], protocol: str, more: Mapping[str, Any]) -> Score:
-        score = metrics.over_seeds(values) if len(values) > 1 else Score(values[0])
+    def _over(self, metric: str, values: Sequence[float], protocol: str, more: Mapping[str, Any]) -> Score:
+        score = metrics.over_seeds(values, metric) if len(values) > 1 else Score(values[0])
         k = "all" if self.k is None else self.k
         n = len(self.shop.sides.test.examples)
         return score.having(k=k, n=n, settings={**self.settings, **more}, protocol=protocol)

@@ -81,7 +81,7 @@ class Snapshots:
         config, shop = self.config, self.shop
         draws = [_shots.draw(shop.sides.train.examples, k, seed) for seed in _shots.seeds_of(config, k)]
         chosen = self._chosen(k, draws)
-        reporter = report.Reporter(shop, k, self._settings(chosen))
+        reporter = report.Reporter(shop, k, self._settings(k, chosen))
         logits = [[shop.test.logits(model.classifier) for model in models] for models in chosen.draws]
         yield from reporter.curve(self.name, logits)
         for at in range(config.members):
@@ -93,10 +93,10 @@ class Snapshots:
         if config.alphas:
             yield from self._barriers(reporter, draws, chosen)
 
-    def _settings(self, chosen: Chosen) -> dict[str, Any]:
+    def _settings(self, k: int | None, chosen: Chosen) -> dict[str, Any]:
         config = self.config
         settings = {
-            **self.shop.settings(),
+            **self.shop.settings(k),
             "schedule": config.schedule,
             "lr": config.lr,
             "cycle_lr": chosen.cycle.lr,

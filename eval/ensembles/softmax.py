@@ -62,7 +62,7 @@ def scores(members: Sequence[np.ndarray], labels: np.ndarray, size: int, most: i
         for metric, values in _by_image(logits, labels).items():
             by_image[metric] = by_image.get(metric, 0) + values / len(chosen)
         calibration += metrics.ece(logits, labels).value / len(chosen)
-    scored = {metric: metrics.over_images(values) for metric, values in by_image.items()}
+    scored = {metric: metrics.over_images(values, metric) for metric, values in by_image.items()}
     scored["mean_per_class"] = _per_class(by_image["acc1"], labels)
     scored["ece"] = Score(calibration, n=len(labels))
     classes = members[0].shape[1]

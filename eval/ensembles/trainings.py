@@ -180,11 +180,11 @@ class Workshop:
             raise UsageError("--head zeroshot: a trunk without a text tower, or classes without names", "--head normal, --head probe")
         return heads.zero_shot(loaded, examples, config.templates, self.encoder.device)
 
-    def settings(self) -> dict[str, Any]:
-        """Return what rows say of all trainings."""
+    def settings(self, k: int | None) -> dict[str, Any]:
+        """Return what rows say of all trainings at a number of shots."""
         config = self.config
         return {
-            **self.sides.settings,
+            **_shots.for_shots(self.sides, k, config.small_classes).settings,
             "epochs": config.epochs,
             "batch": config.batch,
             "optimizer": config.optimizer,

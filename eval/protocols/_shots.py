@@ -144,7 +144,7 @@ def check_counts(examples: Examples, ks: Sequence[int], rule: SmallClasses, part
     counts = np.bincount(examples.labels, minlength=len(examples.classes)) // parts
     if rule == "take-all" and ks and counts.min() == 0:
         empty = examples.classes[int(counts.argmin())]
-        raise UsageError(f"{examples.name}: class {empty!r} has no training image", "at least one", "--small-classes drop")
+        raise UsageError(f"{examples.name}: class {empty!r} has no training image", "at least one of each class")
     for k in ks:
         left = int((counts >= k).sum())
         if rule == "drop" and left < 2:
@@ -320,7 +320,7 @@ def over_draws(sides: Sides, runs: Sequence[np.ndarray], k: int | None, **option
             interval = f"{first.interval} ({why})" if first.interval else ""
             yield metric, first.having(interval=interval, runs=tuple(values), answers=answers)
         else:
-            yield metric, metrics.over_seeds(values).having(n=n, chance=first.chance, answers=answers)
+            yield metric, metrics.over_seeds(values, metric).having(n=n, chance=first.chance, answers=answers)
 
 
 def _why_no_spread(train: Examples, k: int, values: Sequence[float]) -> str:

@@ -124,9 +124,9 @@ def run(config: Config, bench: Bench, test: Encoded) -> Scores:
 
 
 def _score(values: Sequence[float], way: int) -> Score:
-    from eval.metrics import Score, t_interval
+    from eval.metrics import Score, ends_of, t_interval
 
-    bounds = t_interval(values)
+    bounds = t_interval(values, ends_of("acc1"))
     low, high = bounds or (None, None)
     covers = f"t over {len(values)} episodes" if bounds else ""
     return Score(sum(values) / len(values), low, high, covers, chance=1 / way)

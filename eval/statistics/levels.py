@@ -108,7 +108,7 @@ def _never_nothing(mean: float, images: int, bounds: tuple[float, float]) -> flo
     return (high - low) * (2 if bounds[0] < 0 else 1) if abs(mean - round(mean)) < _ALIKE else 0.0
 
 
-def spread_interval(unit_means: Sequence[float], n: int) -> Interval:
+def spread_interval(unit_means: Sequence[float], n: int, bounds: tuple[float, float] = (0.0, 1.0)) -> Interval:
     """Return the interval of a mean over units of which only the accuracies are known, no answers by image.
 
     The variance over images is then p(1-p)/n at most, images and interaction together; the units' spread holds the interaction, too.
@@ -117,6 +117,7 @@ def spread_interval(unit_means: Sequence[float], n: int) -> Interval:
     Args:
         unit_means: (units,) accuracies, two at least.
         n: test images; 0 leaves them out, and the interval is Student's t over the units.
+        bounds: what the mean cannot leave.
 
     Raises:
         ValueError: fewer than two units.
@@ -137,8 +138,7 @@ def spread_interval(unit_means: Sequence[float], n: int) -> Interval:
         from eval.statistics.proportions import wilson
 
         low, high = wilson(round(mean * n), n)
-    if n:
-        low, high = max(0.0, low), min(1.0, high)
+    low, high = max(bounds[0], low), min(bounds[1], high)
     return Interval(mean, low, high, images=bool(n), spread=spread > _ALIKE**2)
 
 

@@ -125,7 +125,7 @@ class Study:
     def _rows(self, name: str, k: int | None, chosen: Chosen, runs: list[np.ndarray], more: dict[str, Any]) -> Iterator[tuple[str, Score]]:
         config = self.config
         settings = {
-            **self.sides.settings,
+            **_shots.for_shots(self.sides, k, config.small_classes).settings,
             "lr": chosen.lr,
             "grid": list(config.grid()),
             "chosen_by": chosen.how,

@@ -106,6 +106,7 @@ def refused(recipe: Recipe, r: Row) -> tuple[str, str]:
     return "", ""
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables(), RECIPES, st.lists(st.integers(1, 9), max_size=3))
 def test_decisions_are_those_of_the_twin(tmp_path: Path, rows: list[Row], recipe: Recipe, sizes: list[int]) -> None:

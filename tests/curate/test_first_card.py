@@ -72,6 +72,7 @@ def test_it_is_no_part_of_what_is_proved(built: Path) -> None:
     assert (built / "manifest.json").read_bytes() == manifest
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("curate_here")
 def test_it_stays_through_remove_and_compact(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uid = sidecar(built)[0]["uid"]

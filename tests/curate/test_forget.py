@@ -88,6 +88,7 @@ def test_nothing_tells_the_caption_any_more(built, tmp_path):
     assert list(verify(read_manifest(str(out)), engine="inline")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("curate_here")
 def test_statistics_of_touched_shards_go_and_are_counted_again_from_what_is_left(built, tmp_path):
     out, _, uids = built
@@ -179,6 +180,7 @@ def test_a_list_alone_keeps_a_sample_out_even_where_it_is_measured_anew(built, b
     assert rows[uids["07.jpg"]]["source_id"] == uids["07.jpg"]
 
 
+@pytest.mark.slow
 def test_why_says_that_it_was_taken_down(built, tmp_path, capsys):
     """The one take-down of this file that starts curate as a process of its own, as a user's does."""
     out, _, uids = built
@@ -188,6 +190,7 @@ def test_why_says_that_it_was_taken_down(built, tmp_path, capsys):
     assert "dropped: removed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("curate_here")
 def test_one_caption_of_several_is_a_sample_of_its_own(build, captioned, tmp_path):
     """`captions: each`: the picture stays with its other captions, the one that was named goes from everywhere."""
@@ -208,6 +211,7 @@ def test_one_caption_of_several_is_a_sample_of_its_own(build, captioned, tmp_pat
     assert sum(r["decision"] == "kept" for r in _ledger(again)) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("curate_here")
 def test_a_picture_that_the_work_folder_holds_itself_is_overwritten_there(build, tmp_path):
     """A parquet data set hands its images over as bytes, which the work folder keeps: the others are still found by a next build."""

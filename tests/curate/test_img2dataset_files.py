@@ -98,7 +98,14 @@ def test_a_pool_of_files_is_a_pool_of_whole_files(files: Path) -> None:
     assert [r.tar for r in rows if r.status != "success"] == [""]
 
 
-@pytest.mark.parametrize("where", ["artist = 'anna'", "\"img2dataset.artist\" = 'anna'", "ARTIST = 'anna'"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "artist = 'anna'",
+        pytest.param("\"img2dataset.artist\" = 'anna'", marks=pytest.mark.slow),
+        pytest.param("ARTIST = 'anna'", marks=pytest.mark.slow),
+    ],
+)
 def test_kept_columns_choose_samples(
     where: str, files: Path, tmp_path: Path, build: Callable[..., tuple[int, Path, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -151,6 +151,7 @@ def test_a_changed_file_measures_anew(build: Build, photos: Path, tmp_path: Path
     assert sorted(row["vowels.count"] for row in sidecar(out)) == [0, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_source_from_a_file_in_worker_processes(photos: Path, tmp_path: Path) -> None:
     file = plugin(tmp_path, SOURCE, "lines.py")
     (tmp_path / "set.lines").write_text("".join(f"{photos / f'{i}.jpg'}|{text}\n" for i, text in enumerate(CAPTIONS)))
@@ -251,7 +252,14 @@ WORDS = """
 """
 
 
-@pytest.mark.parametrize(("kind", "empty"), [("list[str]", "[]"), ("tuple[str, ...]", "()"), ("list[str] | None", "None")])
+@pytest.mark.parametrize(
+    ("kind", "empty"),
+    [
+        ("list[str]", "[]"),
+        pytest.param("tuple[str, ...]", "()", marks=pytest.mark.slow),
+        pytest.param("list[str] | None", "None", marks=pytest.mark.slow),
+    ],
+)
 def test_a_list_of_words_is_a_list_from_flags_and_from_a_recipe(kind: str, empty: str, photos: Path, tmp_path: Path, build: Build) -> None:
     text = FILTER.replace('    most: int = option(4, "most vowels", least=0)\n', WORDS.replace("LIST", kind).replace("DEFAULT", empty)[1:])
     refuse = "return f'\"vowels.count\" > {options.most} AND NOT list_contains({list(options.words or ())!r}, caption)'"

@@ -75,6 +75,7 @@ def test_a_filter_named_twice_is_refused_since_one_would_be_lost(tmp_path: Path)
         filters(tmp_path, {"filters": twice})
 
 
+@pytest.mark.slow
 def test_a_build_says_which_default_filters_are_off(build: Build, captioned: Captioned, tmp_path: Path) -> None:
     folder = captioned([("0.jpg", encoded(picture(0)), "what the fuck"), ("1.jpg", encoded(picture(1)), "a red barn")])
     flags = ("--source", "folder", "--input", folder, "--samples", "all")

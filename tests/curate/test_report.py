@@ -332,6 +332,7 @@ def test_torn_statistics_are_counted_anew(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_report_of_a_build_and_of_metadata_is_not_the_builds_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_build(tmp_path / "out", rows(), RECIPE)

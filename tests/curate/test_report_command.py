@@ -78,6 +78,7 @@ def test_what_prints_writes_no_page(build: Path, capsys: pytest.CaptureFixture[s
     assert written(build) - before <= {"stats"}
 
 
+@pytest.mark.slow
 def test_the_page_of_one_set_lies_with_it_and_of_several_here(
     build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

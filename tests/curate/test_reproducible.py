@@ -55,6 +55,7 @@ def reference(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return found
 
 
+@pytest.mark.slow
 def test_two_workers_write_what_one_writes(pool: Path, reference: dict[str, str], tmp_path: Path) -> None:
     subprocess.run(command(pool, tmp_path / "out", workers=2), check=True, capture_output=True)
     assert digests(tmp_path / "out") == reference

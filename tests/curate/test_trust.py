@@ -77,6 +77,7 @@ def workers() -> list[psutil.Process]:
     return [worker for child in psutil.Process().children() for worker in child.children()]
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_it_measures_changes_no_byte_of_the_build(
     pool: Path, undisturbed: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_folder_that_is_being_written_is_refused_by_name(
     assert digests(Path(out)) == before
 
 
+@pytest.mark.slow
 def test_of_two_builds_into_one_folder_the_second_is_refused(pool: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     codes: list[int] = []
@@ -163,7 +165,14 @@ def test_of_two_builds_into_one_folder_the_second_is_refused(pool: Path, undistu
     assert digests(out) == undisturbed
 
 
-@pytest.mark.parametrize(("verb", "number"), [("build-shards", signal.SIGINT), ("measure", signal.SIGTERM), ("decide", signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("verb", "number"),
+    [
+        pytest.param("build-shards", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("measure", signal.SIGTERM, marks=pytest.mark.slow),
+        ("decide", signal.SIGINT),
+    ],
+)
 def test_an_interrupted_command_goes_on_to_the_same_bytes(
     pool: Path, undisturbed: dict[str, str], tmp_path: Path, verb: str, number: int
 ) -> None:
@@ -207,6 +216,7 @@ def test_a_folder_that_can_be_none_is_refused_before_work_begins(
     assert [p.name for p in tmp_path.iterdir()] == ["place"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["work", "output"])
 def test_a_folder_that_goes_while_a_build_runs_is_one_error(
     pool: Path, undisturbed: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], which: str

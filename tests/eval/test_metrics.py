@@ -54,13 +54,24 @@ def test_t_interval_equals_scipys() -> None:
     values = [0.31, 0.29, 0.35, 0.30, 0.33]
     expected = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
     assert metrics.t_interval(values) == pytest.approx(expected)
-    score = metrics.over_seeds(values)
+    score = metrics.over_seeds(values, "acc1")
     assert (score.value, score.low, score.high) == pytest.approx((np.mean(values), *expected))
     assert score.runs == tuple(values)
 
 
+def test_intervals_end_where_values_do() -> None:
+    values = [0.1, 0.9]
+    low, high = stats.t.interval(0.95, 1, loc=0.5, scale=stats.sem(values))
+    assert (low, high) == pytest.approx((-4.58, 5.58), abs=0.01)
+    ends = {metric: metrics.over_seeds(values, metric) for metric in ("acc1", "nll", "error_barrier", "barrier")}
+    assert (ends["acc1"].low, ends["acc1"].high) == (0, 1)
+    assert (ends["nll"].low, ends["nll"].high) == pytest.approx((0, high))
+    assert (ends["error_barrier"].low, ends["error_barrier"].high) == (-1, 1)
+    assert (ends["barrier"].low, ends["barrier"].high) == pytest.approx((low, high))
+
+
 def test_one_seed_has_no_interval() -> None:
-    score = metrics.over_seeds([0.5])
+    score = metrics.over_seeds([0.5], "acc1")
     assert (score.value, score.low, score.high, score.interval) == (0.5, None, None, "")
 
 

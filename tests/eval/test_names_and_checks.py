@@ -138,7 +138,7 @@ def test_the_first_prompts_are_said_and_ids_are_warned_of(
     data = class_set(tmp_path / "data", images, ("n01440764", "n01443537", "shark"))
     assert evaluated(tmp_path, checkpoint_file, "zeroshot", "--data", data) == 0
     said = capsys.readouterr().err
-    assert "prompts: 3 classes × 1 templates: 'a photo of a n01440764.', 'a photo of a n01443537.', 'a photo of a shark.'" in said
+    assert "prompts: 3 classes × 1 template: 'a photo of a n01440764.', 'a photo of a n01443537.', 'a photo of a shark.'" in said
     assert "2 of 3 class names look like ids or numbers" in said
 
 

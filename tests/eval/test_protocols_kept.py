@@ -45,6 +45,18 @@ def test_predictions_give_the_tables_numbers(
     assert [predictions.read(table, digest).meta["seed"] for digest in probe[0]["predictions"]] == [0, 1, 2]
 
 
+def test_labels_are_numbers_only_where_they_are_written_as_one(
+    checkpoint_file: str, class_folders: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = str(tmp_path / "r.jsonl")
+    labels = {"draw": "01", "size": "1000", "noise": "0.25", "source": "nan", "tag": "1_000", "lr": "1e-3", "shift": "-3"}
+    words = [f"{name}={value}" for name, value in labels.items()]
+    common = ["--checkpoint", checkpoint_file, "--data", class_folders, "--results", table]
+    rows = run(capsys, "zeroshot", *common, "--label", *words)
+    numbers = {"size": 1000, "noise": 0.25, "lr": 0.001, "shift": -3}
+    assert rows[0]["labels"] == {**labels, **numbers}
+
+
 def test_predictions_are_all_or_none(
     checkpoint_file: str,
     class_folders: str,

@@ -21,7 +21,7 @@ from eval.transfer import grid, heads, inputs
 from eval.transfer.judge import Judge
 from eval.transfer.subset import write_subset
 from eval.transfer.tuning import Schedule, Trunk, tune_on
-from shards.core.errors import UsageError
+from shards.core.errors import RunError, UsageError
 from shards.manifest import read_manifest
 from tests.train import runs
 from train import loop
@@ -57,6 +57,43 @@ def evaluated(trunk: str, sets: tuple[str, str], tmp_path: Path, *flags: str) ->
     return results.read(table)
 
 
+def test_rows_name_the_classes_that_gave_all_they_have(trunk: str, make_shards: MakeShards, tmp_path: Path) -> None:
+    sets = make_shards(18, "few", classes=True), make_shards(24, "test", classes=True, seed=1)
+    rows = evaluated(trunk, sets, tmp_path, "--k", "1,5", "--seeds", "1", "--lr", "1e-3", "--small-classes", "take-all")
+    by_k = {row["k"]: row["settings"] for row in rows}
+    assert "small_classes" not in by_k[1]
+    small = int((np.bincount(load(sets[0], Columns()).labels) < 5).sum())
+    assert (by_k[5]["small_classes"], by_k[5]["n_small_classes"]) == ("take-all", small)
+    assert 0 < small < 4
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (RunError("ft, 5 shots: the training diverged"), 1)])
+def test_finished_shots_are_appended_whatever_stops_the_next(
+    stop: BaseException,
+    code: int,
+    trunk: str,
+    sets: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scores = grid.Study.scores
+
+    def stopped_at_five(study: grid.Study, k: int | None) -> Iterator[Any]:
+        if k == 5:
+            raise stop
+        yield from scores(study, k)
+
+    monkeypatch.setattr(grid.Study, "scores", stopped_at_five)
+    table = str(tmp_path / "results.jsonl")
+    common = ["--checkpoint", trunk, "--train", sets[0], "--data", sets[1], "--results", table, "--epochs", "2", "--lr", "1e-3"]
+    assert main(["transfer", *common, "--k", "1,5,all", "--seeds", "2"]) == code
+    rows = results.read(table)
+    assert {row["k"] for row in rows} == {1}
+    assert f"{len(rows)} results of what was finished appended to {table}" in capsys.readouterr().err
+    assert [len(predictions.read(table, digest)) for digest in rows[0]["predictions"]] == [24, 24]
+
+
 def test_a_subset_reads_the_images_that_were_chosen(sets: tuple[str, str], tmp_path: Path) -> None:
     whole = load(sets[0], Columns())
     positions = np.array([40, 3, 17, 9, 10, 11])
@@ -66,6 +103,7 @@ def test_a_subset_reads_the_images_that_were_chosen(sets: tuple[str, str], tmp_p
     assert [part.labels[i] for i in range(6)] == [whole.labels[whole.hashes.tolist().index(h)] for h in part.hashes.tolist()]
 
 
+@pytest.mark.slow
 def test_rows_of_all_strategies_with_their_settings(trunk: str, sets: tuple[str, str], tmp_path: Path) -> None:
     flags = ["--strategies", "ft", "lp-ft", "wise-ft", "scratch", "--k", "1,5", "--seeds", "2", "--lr", "1e-3", "3e-3"]
     rows = [row for row in evaluated(trunk, sets, tmp_path, *flags) if row["metric"] == "acc1"]

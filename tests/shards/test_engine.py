@@ -42,6 +42,7 @@ def test_a_task_is_bisected_down_to_what_kills():
     assert sorted(done) == [1, 10, 11, 12, 14, 15, 16, 17]
 
 
+@pytest.mark.slow
 def test_an_exit_code_and_overrun_time_are_named():
     assert [o.reason for o in map_unordered(tasks.leave_at, [[13]])] == ["worker left with exit code 7"]
     outcomes = list(map_unordered(tasks.hang_at, [[1], [12, 13], [2]], split=tasks.halves, timeout=3))

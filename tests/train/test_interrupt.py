@@ -153,16 +153,19 @@ def check_signalled(result: dict[str, Any], code: int) -> None:
     assert result["same"]
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_bits(results: dict[str, Any]) -> None:
     assert results["whole"] == 0
     check_killed(results["killed"], 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_saves_and_the_same_command_goes_on(name: str, code: int, results: dict[str, Any]) -> None:
     check_signalled(results[name], code)
 
 
+@pytest.mark.slow
 def test_a_second_training_in_a_folder_is_refused(results: dict[str, Any]) -> None:
     result = results["two"]
     assert (result["first"], result["second"]) == (0, 2)
@@ -170,6 +173,7 @@ def test_a_second_training_in_a_folder_is_refused(results: dict[str, Any]) -> No
     assert result["same"]
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_leaves_the_checkpoint_of_before(results: dict[str, Any]) -> None:
     result = results["full"]
     assert result["code"] == 1

@@ -71,6 +71,7 @@ def test_flops_of_a_clip_have_its_text(make_shards: MakeShards) -> None:
     assert flops.flops_per_sample(made.trained, first) == pytest.approx(3 * (image + text), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_flops_of_convolutions_are_a_plain_loop(make_shards: MakeShards) -> None:
     made, first = runs.built("simclr", make_shards(20), mlp_hidden=8, mlp_out=4)
     counted = [0]

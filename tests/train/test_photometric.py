@@ -95,6 +95,7 @@ def test_each_operation_alone_changes_the_rows_it_is_for_and_no_others(operation
     assert (ours[varied] != untouched[varied]).flatten(1).any(1).all()
 
 
+@pytest.mark.slow
 def test_bfloat16_is_the_float32_result_rounded_once() -> None:
     for name in ("openclip", "byol-2"):
         augment, images = presets.preset(name), photos()
