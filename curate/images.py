@@ -1,6 +1,6 @@
 """Open an image once: prove that it decodes to its last row, bring it into the form shards hold, hash it.
 
-What a shard holds is a JPEG, always; its hash (curate/phash.py) is of the bytes it stores, and taking it decodes all of
+What a shard holds is a JPEG, always; its hash (shards/phash.py) is of the bytes it stores, and taking it decodes all of
 them. So a JPEG that is kept as it is gets decoded once.
 """
 
@@ -12,18 +12,15 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from curate.phash import DEFAULT, phash
 from shards import upright
 from shards.core.config import option
 from shards.decoding import UndecodableError, check_size, decoding
 from shards.jpeg import KEPT_PROCESSES, JpegHeader, jpeg_header
+from shards.phash import DEFAULT, phash
 from shards.proof import JPEGS, prove_jpeg
 
 VERSION = 5
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a file stands in the ledger, not on stderr
-# Below this many gray levels the hash says too little for a near match: exact copies are all that dedup looks for.
-# None of 390 real photos lies below (their least is 15), flat fills and one-line text banners do (docs/LOG.md).
-LOW_INFORMATION = 12.0
 # A picture whose sixteen parts lie nearer to gray than this, in levels, has no colours. A gray photo stored in colour has 0 at
 # any quality; of 400 photos 3 have 0 and the next 3.2.
 GRAY = 2.0
@@ -53,7 +50,7 @@ class ImageRefusedError(Exception):
 class Opened:
     """A measured image. `encoded` is None where the original bytes are kept; `warning` says what was passed over.
 
-    The last four are those of `curate.phash.Hashed`.
+    The last four are those of `shards.phash.Hashed`.
     """
 
     encoded: bytes | None

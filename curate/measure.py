@@ -17,24 +17,25 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from curate import phash
 from curate.captions import clean, template
 from curate.captions.clean import Clean
 from curate.config import FILTERS, SOURCES, filter_options
 from curate.filters.base import Facts
 from curate.hidden import DIGEST as HIDDEN_KEY
 from curate.hidden import filters_digest
-from curate.images import GRAY, LOW_INFORMATION, VERSION, ImagePolicy, ImageRefusedError, open_image
+from curate.images import GRAY, VERSION, ImagePolicy, ImageRefusedError, open_image
 from curate.listing import appended
 from curate.recipe import Recipe, SourceSpec, content_of
 from curate.sources.base import Pointer
 from curate.table import POINTER, joined_digest, measured_schema, rows_digest, table_sha256
+from shards import phash
 from shards.core import fs, registry
 from shards.core.config import digest
 from shards.core.console import Progress
 from shards.core.engine import Done, map_unordered
 from shards.core.plugins import PluginError
 from shards.decoding import MAX_PIXELS
+from shards.phash import LOW_INFORMATION
 from shards.sample import uid_of
 from shards.tables.values import storable
 

@@ -48,6 +48,12 @@ class EvalConfig:
     label: dict[str, Any] = option({}, "say something of the model in its rows, such as source=redcaps; may be repeated")
     name: str = option("", "what to call the model in tables; the end of the checkpoint's path where not given")
     data_name: str = option("", "what to call the data in tables; the end of its path where not given", metavar="NAME")
+    pretrain: tuple[str, ...] = option(
+        (), "builds that the model was trained on: test images that are there, too, are counted, with a page of pictures", metavar="BUILD"
+    )
+    without_overlap: bool = option(
+        False, "add rows without the test images that training data hold: by bytes, uid or nearly, in --pretrain and in the training set"
+    )
     cache: str = option("", "folder that keeps features by (checkpoint, data) digest", metavar="DIR")
     batch_size: int = option(64, "images per forward pass")
     workers: int = option(0, "decoding threads, at most one per core; 0 takes one per core", least=0, most=MOST_WORKERS)

@@ -14,6 +14,10 @@ from eval.datasets.base import label_of
 from eval.features import VERSION as FEATURES
 from eval.features import Encoded, Encoder
 from eval.metrics import Score
+from eval.overlap import seen
+from eval.overlap.rows import without
+from eval.overlap.seen import Seen
+from eval.protocols import _shots
 from eval.protocols.base import Bench, Sets
 from eval.tables import long_table
 from shards.core import fs, registry
@@ -45,6 +49,7 @@ def evaluate(config: EvalConfig) -> None:
     configs = [replace(config, data=(path,)) for path in resolve(config)]
     if config.data_name and len(configs) > 1:
         raise UsageError(f"--data-name {config.data_name} for {len(configs)} sets", "one set, or the sets' own names")
+    seen.check(config, trains=hasattr(config, "train"))
     opened = [_checked(protocol, part) for part in configs]
     loaded = _loaded(config)
     if getattr(protocol, "NEEDS_TEXT", False):
@@ -53,9 +58,11 @@ def evaluate(config: EvalConfig) -> None:
         protocol.check_model(config, loaded)  # before any image is encoded
     source = protocol.source(config, loaded) if hasattr(protocol, "source") else loaded
     encoder = Encoder(source, device_of(config.device), config.batch_size, config.workers, config.cache)
-    rows = [
-        row for part, (sets, examples) in zip(configs, opened, strict=True) for row in _on(part, protocol, encoder, loaded, sets, examples)
-    ]
+    builds = seen.builds_of(config, loaded)
+    rows = []
+    for part, (sets, examples) in zip(configs, opened, strict=True):
+        in_training = seen.search(part, examples, builds, _trained_on(part, sets))  # before any image is encoded
+        rows += _on(part, protocol, encoder, loaded, sets, examples, in_training)
     emit([asdict(row) for row in rows] if config.json else long_table([asdict(row) for row in rows]))
     say(f"{len(rows)} results appended to {config.results}")
 
@@ -69,19 +76,27 @@ def _checked(protocol: Any, config: EvalConfig) -> tuple[Sets, Examples]:
     return sets, limited
 
 
-def _on(config: EvalConfig, protocol: Any, encoder: Encoder, loaded: Any, sets: Sets, examples: Examples) -> list[results.Row]:
+def _trained_on(config: EvalConfig, sets: Sets) -> list[Examples]:
+    """Return the labelled set that a protocol trains on, where it is another one than the test set."""
+    path = _shots.train_path(config) if isinstance(config, _shots.FewShot) else ""
+    return [sets.open(path, config.classnames)] if path else []
+
+
+def _on(
+    config: EvalConfig, protocol: Any, encoder: Encoder, loaded: Any, sets: Sets, examples: Examples, in_training: Seen | None
+) -> list[results.Row]:
     """Run the protocol on a set, append its rows, and tell what stands out."""
     bench = Bench(encoder, config, sets)
     test = bench.encode(examples)
     test = replace(test, examples=replace(test.examples, name=config.data_name)) if config.data_name else test
-    rows = _rows(config, protocol, bench, loaded, test)
+    rows = _rows(config, protocol, bench, loaded, test, in_training)
     for opened in sets.opened.values():
         _tell_of_set(opened)
     _tell_of_images(test, max((int(row.settings.get("overlap", 0)) for row in rows), default=0))
     return rows
 
 
-def _rows(config: EvalConfig, protocol: Any, bench: Bench, loaded: Any, test: Encoded) -> list[results.Row]:
+def _rows(config: EvalConfig, protocol: Any, bench: Bench, loaded: Any, test: Encoded, in_training: Seen | None) -> list[results.Row]:
     """Run the protocol, keep its answers, and return its rows, which are appended; also those of a run that is stopped by then."""
     names = {"checkpoint": loaded.digest, "dataset": test.digest, "protocol": config.PROTOCOL, "protocol_version": protocol.VERSION}
     keeper = Keeper(config.results, config.predictions, {**names, "features_version": FEATURES})
@@ -89,7 +104,12 @@ def _rows(config: EvalConfig, protocol: Any, bench: Bench, loaded: Any, test: En
     try:
         for metric, score in protocol.run(config, bench, test):
             digests = keeper.keep(score.answers, score.k)
-            rows.append(_row(config, protocol.VERSION, loaded, test, metric, score.having(answers=()), digests))
+            stated = score.having(settings={**score.settings, **(in_training.settings if in_training else {})})
+            rows.append(_row(config, protocol.VERSION, loaded, test, metric, stated.having(answers=()), digests))
+            if in_training and config.without_overlap:
+                left = without(metric, stated, in_training.contents)
+                if left is not None:
+                    rows.append(_row_without(config, protocol.VERSION, loaded, in_training.left_of(test), metric, left))
     except BaseException:  # hours of finished shots are worth keeping, whatever stops the next one
         if rows:
             _append(config, keeper, rows)
@@ -233,6 +253,13 @@ def _row(
         labels=_labels(config, loaded),
         undecodable=test.undecodable[:_LISTED],
     )
+
+
+def _row_without(config: EvalConfig, version: int, loaded: Any, test: Encoded, metric: str, score: Score) -> results.Row:
+    """Return a row over the test images that no training data hold: of another set, as its name and its settings say."""
+    marked = score.having(settings={**score.settings, "without_overlap": True}, answers=())
+    row = _row(config, version, loaded, test, metric, marked, ())
+    return replace(row, data=f"{row.data} without overlap")
 
 
 def _labels(config: EvalConfig, loaded: Any) -> dict[str, Any]:

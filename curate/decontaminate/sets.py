@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from curate.decontaminate import plant, views
 from curate.decontaminate.plant import KINDS
 from curate.decontaminate.views import VIEWS
-from curate.images import LOW_INFORMATION, ImagePolicy, ImageRefusedError, open_image
 from curate.images import VERSION as IMAGES_VERSION
-from curate.phash import VERSIONS
+from curate.images import ImagePolicy, ImageRefusedError, open_image
 from curate.sources.base import list_inputs
 from shards import tar
 from shards.core import fs
@@ -21,6 +20,7 @@ from shards.core.engine import Done, map_unordered
 from shards.core.errors import UsageError
 from shards.image_names import is_image
 from shards.manifest import NAME, Manifest, read_manifest
+from shards.phash import LOW_INFORMATION, VERSIONS
 from shards.reader import Shard
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ def view_hashes(content: bytes) -> NDArray[np.uint64]:
     """Return the hashes of all views but the first, of an upright JPEG: shape (len(VIEWS) - 1,)."""
     import numpy as np
 
-    from curate.phash import phash_of_image
+    from shards.phash import phash_of_image
 
     return np.array([phash_of_image(view)[0] for view in _views(_small(content))], np.uint64)
 

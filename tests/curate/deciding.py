@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.images import GRAY, LOW_INFORMATION
+from curate.images import GRAY
 from curate.measure import Part, columns_of
 from curate.recipe import Recipe
 from curate.table import measured_schema
+from shards.phash import LOW_INFORMATION
 from shards.sample import rank_key, uid_of
 
 Row = dict[str, Any]

@@ -19,10 +19,11 @@ from curate.decontaminate.plant import KINDS, planted
 from curate.decontaminate.search import near_embeddings, near_views
 from curate.decontaminate.sets import list_images, open_sets
 from curate.decontaminate.views import BORDERS, CROPS, VIEWS, view_hashes
-from curate.images import LOW_INFORMATION, ImagePolicy, open_image
+from curate.images import ImagePolicy, open_image
 from curate.recipe import Exclude
 from curate.report.examples import read_examples
 from shards.core.errors import UsageError
+from shards.phash import LOW_INFORMATION
 
 Build = Callable[..., tuple[int, Path, str]]
 Captioned = Callable[..., Path]

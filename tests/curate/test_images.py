@@ -9,7 +9,8 @@ import pytest
 from drawing import encoded, picture
 from PIL import Image
 
-from curate.images import LOW_INFORMATION, ImagePolicy, ImageRefusedError, open_image
+from curate.images import ImagePolicy, ImageRefusedError, open_image
+from shards.phash import LOW_INFORMATION
 
 KEEP = ImagePolicy()
 

@@ -25,9 +25,9 @@ from PIL import Image
 
 from curate.images import ImagePolicy, ImageRefusedError, open_image
 from curate.measure import MeasureTask, pieces
-from curate.phash import SHORTEST, VERSIONS, scale
 from curate.recipe import SourceSpec
 from shards.jpeg import jpeg_header
+from shards.phash import SHORTEST, VERSIONS, scale
 from shards.proof import jpeg_pixels, prove
 from shards.sample import uid_of
 

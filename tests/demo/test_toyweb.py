@@ -118,7 +118,8 @@ def test_copies_copy_what_the_plan_says(web: Path, plan: dict[str, Any]) -> None
 
 
 def test_the_placeholder_is_one_low_information_picture_under_many_captions(web: Path, plan: dict[str, Any]) -> None:
-    from curate.images import LOW_INFORMATION, ImagePolicy, open_image
+    from curate.images import ImagePolicy, open_image
+    from shards.phash import LOW_INFORMATION
 
     captions = {row[0]: row[2] for rows in native(web).values() for row in rows}
     for source in toyweb.SOURCES:

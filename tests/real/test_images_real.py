@@ -14,7 +14,7 @@ from statistics import median
 import pytest
 
 from curate.images import ImagePolicy, open_image
-from curate.phash import VERSIONS
+from shards.phash import VERSIONS
 
 KINDS = tuple(VERSIONS)
 Pairs = set[tuple[str, str]]

@@ -10,7 +10,7 @@ A row is (source, kind, text, value, count, captions). What is counted stands in
 - `caption`: captions that say the same, by a 52-bit hash of their words in order (of the text where it has no word). `text` is
   one of their spellings, where a shard has it twice; it is no key. Sorted by hash, so that a share of all is a prefix.
 - `width`, `height`, `shorter_side`: images by pixels, exact. `aspect` (width / height), `bytes`: by value rounded to three digits,
-  within 0.5% of the true one. `information`: gray levels rounded to 0.1 (`curate.phash`). `format`: by the format they came in, or
+  within 0.5% of the true one. `information`: gray levels rounded to 0.1 (`shards.phash`). `format`: by the format they came in, or
   `unreadable`.
 - `samples`: how many there are.
 

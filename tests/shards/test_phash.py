@@ -6,13 +6,13 @@ import io
 
 import numpy as np
 import pytest
-from drawing import encoded, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.fft import dct
 
-from curate.phash import _linear, _read, _side, phash
+from shards.phash import _linear, _read, _side, phash
+from tests.curate.drawing import encoded, picture
 
 
 def rich(i: int, size: tuple[int, int]) -> Image.Image:
