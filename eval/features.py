@@ -132,16 +132,22 @@ class Encoder:
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         """Return the features of pixels (n, S, S, 3) uint8; their order in memory is the one that convolutions want."""
         import numpy as np
+
+        source: Source = self.loaded
+        encoded = source.embed_images(self.normalised(pixels)).cpu().numpy()
+        if not np.isfinite(encoded).all():
+            raise RunError("the model gives image features that are no finite numbers", "a model whose training has not diverged")
+        return encoded
+
+    def normalised(self, pixels: np.ndarray) -> torch.Tensor:
+        """Return what the model sees of pixels (n, S, S, 3) uint8: (n, 3, S, S) float32 on its device."""
         import torch
 
         source: Source = self.loaded
         images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float()
         mean = 255 * torch.tensor(source.mean, device=self.device)[:, None, None]
         std = 255 * torch.tensor(source.std, device=self.device)[:, None, None]
-        encoded = source.embed_images(images.sub_(mean).div_(std)).cpu().numpy()
-        if not np.isfinite(encoded).all():
-            raise RunError("the model gives image features that are no finite numbers", "a model whose training has not diverged")
-        return encoded
+        return images.sub_(mean).div_(std)
 
     def batches(self, examples: Examples, positions: np.ndarray) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Yield batches in order, (n, S, S, 3) uint8 and why each image does not decode, two batches ahead of the model."""

@@ -13,7 +13,7 @@ the test set, but by `--procedure paper`, which does what was published and says
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from eval.protocols import _shots
 from eval.protocols._shots import FewShot
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 VERSION = 1
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)  # the published grid
 PAPER_WARMUP = 500
-Strategy = Literal["ft", "lp-ft", "wise-ft", "scratch"]
+Strategy = Literal["ft", "lp-ft", "wise-ft", "wise-ft-fisher", "scratch"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Config(FewShot):
 
     PROTOCOL: ClassVar[str] = "transfer"
 
-    strategies: tuple[Strategy, ...] = option(("ft",), "what to run: ft, lp-ft, wise-ft, scratch; one or more")
+    strategies: tuple[Strategy, ...] = option(("ft",), "what to run: ft, lp-ft, wise-ft, wise-ft-fisher, scratch; one or more")
     val: str = option("", "labelled validation set that chooses the learning rate (default: a packed set's own)", metavar="PATH")
     lr: tuple[float, ...] = option(RATES, "learning rates to choose from, one or more", above=0)
     epochs: float = option(128.0, "epochs of each training", above=0)
@@ -70,7 +70,7 @@ def prepare(config: Config) -> list[int | None]:
         UsageError: flags that make no sense.
     """
     if not config.strategies:
-        raise UsageError("no --strategies", "ft, lp-ft, wise-ft, scratch")
+        raise UsageError("no --strategies", ", ".join(get_args(Strategy)))
     inputs.trunk_of(config)
     if config.tune != "all" and "scratch" in config.strategies:
         raise UsageError(f"--strategies scratch with --tune {config.tune}: adapters on random weights", "--tune all")
@@ -84,8 +84,9 @@ def check(config: Config, sets: Sets, examples: Examples) -> None:
         UsageError: so it is.
     """
     inputs.check(config, sets, examples, _shots.val_path(config, config.val))
-    if "wise-ft" in config.strategies and not examples.named:
-        raise UsageError("--strategies wise-ft: the data do not name their classes", "class names, for a zero-shot head")
+    between = _between(config)
+    if between and not examples.named:
+        raise UsageError(f"{between}: the data do not name their classes", "class names, for a zero-shot head")
 
 
 def check_model(config: Config, loaded: Loaded) -> None:
@@ -94,10 +95,16 @@ def check_model(config: Config, loaded: Loaded) -> None:
     Raises:
         UsageError: so it is.
     """
-    wanted = "--strategies wise-ft" if "wise-ft" in config.strategies else "--head zeroshot" if config.head == "zeroshot" else ""
+    wanted = _between(config) or ("--head zeroshot" if config.head == "zeroshot" else "")
     if wanted and not loaded.reads_text:
         task = loaded.config.get("task", "images alone")
         raise UsageError(f"{wanted}: the trunk was trained by {task} and reads no text", "a trunk of clip or slip", "--strategies ft lp-ft")
+
+
+def _between(config: Config) -> str:
+    """Return the flag that asks for a line from a zero-shot head; empty where none does."""
+    asked = [name for name in config.strategies if name.startswith("wise-ft")]
+    return f"--strategies {asked[0]}" if asked else ""
 
 
 def schedule_of(config: Config, device: str) -> Schedule:

@@ -17,6 +17,7 @@ from shards.core.notices import note
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from eval.metrics import Score
     from eval.protocols.base import Bench
@@ -30,7 +31,10 @@ ENOUGH_SHOTS = 5  # from so many per class on, a fifth of the shots is held out 
 HELD_OUT = 0.2
 ON_TEST, ON_VAL, ON_SHOTS, FIXED = "best on test", "validation set", "a fifth of the shots", "fixed in advance"
 
+LINES = ("wise-ft", "wise-ft-fisher")  # between the start and the end of a training of ft
+
 Begin = Callable[["Run"], None] | None
+Between = Callable[[float], "dict[str, torch.Tensor]"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +97,8 @@ class Study:
         return ON_SHOTS if k is None or k >= ENOUGH_SHOTS else FIXED
 
     def _trained(self) -> list[str]:
-        """Return the strategies that train: `wise-ft` comes from the trainings of `ft`."""
-        return list(dict.fromkeys("ft" if name == "wise-ft" else name for name in self.config.strategies))
+        """Return the strategies that train: those of LINES come from the trainings of `ft`."""
+        return list(dict.fromkeys("ft" if name in LINES else name for name in self.config.strategies))
 
     def scores(self, k: int | None) -> Iterator[tuple[str, Score]]:
         """Yield the metrics of every strategy at k shots."""
@@ -103,24 +107,33 @@ class Study:
             chosen = self._chosen(name, k, draws)
             if name in self.config.strategies:
                 yield from self._rows(name, k, chosen, [self.test.logits(model.classifier) for model in chosen.models], {})
-            if name == "ft" and "wise-ft" in self.config.strategies:
-                yield from self._wise(k, chosen)
+            for line in LINES if name == "ft" else ():
+                if line in self.config.strategies:
+                    yield from self._on_line(line, k, chosen, draws)
 
-    def _wise(self, k: int | None, chosen: Chosen) -> Iterator[tuple[str, Score]]:
+    def _on_line(self, name: str, k: int | None, chosen: Chosen, draws: list[np.ndarray]) -> Iterator[tuple[str, Score]]:
         """Yield the metrics at α = 0.5, with the accuracies of all α among the settings."""
-        lines = [self._line(model) for model in chosen.models]
+        weigh = self._by_fisher if name == "wise-ft-fisher" else _evenly
+        lines = [self._line(model, weigh(model, draw, seed)) for seed, (model, draw) in enumerate(zip(chosen.models, draws, strict=True))]
         labels = self.sides.test.examples.labels
         curve = {alpha: sum(accuracy_of(line[at], labels) for line in lines) / len(lines) for at, alpha in enumerate(ALPHAS)}
         middle = [line[ALPHAS.index(ALPHA)] for line in lines]
         settings = {"alpha": ALPHA, "acc1_by_alpha": {f"{alpha:g}": round(value, 6) for alpha, value in curve.items()}}
-        yield from self._rows("wise-ft", k, chosen, middle, settings)
+        yield from self._rows(name, k, chosen, middle, settings)
 
-    def _line(self, model: Tuned) -> list[np.ndarray]:
+    def _line(self, model: Tuned, between: Between) -> list[np.ndarray]:
         """Return the logits of the models between a training's start and its end, one for each α."""
-        from train.models.average import interpolate
+        return [self.test.logits(model.at(between(alpha))) for alpha in ALPHAS]
 
-        weights = [interpolate(model.start, model.end, alpha) for alpha in ALPHAS]
-        return [self.test.logits(model.at(between)) for between in weights]
+    def _by_fisher(self, model: Tuned, draw: np.ndarray, seed: int) -> Between:
+        """Return the weights at α, each end's weighing by its Fisher information on the first training images of a draw."""
+        from eval.transfer import fisher
+        from train.models.average import interpolate_by_fisher
+
+        shown = Judge(self.sides.train.examples.take(draw[: fisher.MOST_IMAGES]), self._size, self._encoder)
+        ends = (model.at(model.start), model.classifier)
+        of_start, of_end = (fisher.diagonal(end, shown.images(end), seed) for end in ends)
+        return lambda alpha: interpolate_by_fisher(model.start, model.end, alpha, of_start, of_end)
 
     def _rows(self, name: str, k: int | None, chosen: Chosen, runs: list[np.ndarray], more: dict[str, Any]) -> Iterator[tuple[str, Score]]:
         config = self.config
@@ -253,12 +266,19 @@ class Study:
         """
         config, examples, loaded = self.config, self.sides.test.examples, self._encoder.loaded
         possible = loaded.reads_text and examples.named
-        wanted = config.head == "zeroshot" or "wise-ft" in config.strategies or (config.head == "auto" and possible)
+        wanted = config.head == "zeroshot" or bool(set(LINES) & set(config.strategies)) or (config.head == "auto" and possible)
         if not wanted or "ft" not in self._trained():
             return None
         if not examples.named:
             raise UsageError(f"a zero-shot head for {examples.name}, whose classes have no names", "class names", "--head normal")
         return heads.zero_shot(loaded, examples, config.templates, self._encoder.device)
+
+
+def _evenly(model: Tuned, draw: np.ndarray, seed: int) -> Between:
+    """Return the weights at α, all of them weighing alike."""
+    from train.models.average import interpolate
+
+    return lambda alpha: interpolate(model.start, model.end, alpha)
 
 
 def best_of(accuracies: dict[float, float]) -> float:

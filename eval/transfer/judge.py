@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,12 @@ class Judge:
         with torch.inference_mode():
             parts = [encoder.embed(pixels) for pixels in self._pixels(encoder)]
         return np.concatenate(parts)
+
+    def images(self, classifier: Classifier) -> Iterator[torch.Tensor]:
+        """Yield the set's images as a model sees them, in batches (n, 3, S, S) float32 on its device."""
+        encoder = self._with(classifier)
+        for pixels in self._pixels(encoder):
+            yield encoder.normalised(pixels)
 
     def accuracy(self, classifier: Classifier) -> float:
         """Return the share of the set's images that a model classifies rightly."""

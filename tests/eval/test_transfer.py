@@ -17,8 +17,8 @@ from eval.datasets.base import Columns
 from eval.datasets.webdataset import load
 from eval.features import Encoder
 from eval.protocols import _shots, transfer
-from eval.transfer import grid, heads, inputs
-from eval.transfer.judge import Judge
+from eval.transfer import fisher, grid, heads, inputs
+from eval.transfer.judge import Classifier, Judge
 from eval.transfer.subset import write_subset
 from eval.transfer.tuning import Schedule, Trunk, tune_on
 from shards.core.errors import RunError, UsageError
@@ -134,6 +134,33 @@ def test_alpha_0_is_the_zero_shot_model(trunk: str, sets: tuple[str, str], tmp_p
     zero = next(row["value"] for row in results.read(table) if row["metric"] == "acc1")
     curve = next(row for row in rows if row["metric"] == "acc1")["settings"]["acc1_by_alpha"]
     assert curve["0"] == pytest.approx(zero, abs=1e-5)
+
+
+def test_a_line_by_fisher_information_has_the_same_ends(trunk: str, sets: tuple[str, str], tmp_path: Path) -> None:
+    flags = ["--strategies", "ft", "wise-ft", "wise-ft-fisher", "--k", "3", "--seeds", "1", "--lr", "1e-3"]
+    rows = [row for row in evaluated(trunk, sets, tmp_path, *flags) if row["metric"] == "acc1"]
+    assert [row["protocol"] for row in rows] == ["ft", "wise-ft", "wise-ft-fisher"]
+    plain, by_fisher = (row["settings"]["acc1_by_alpha"] for row in rows[1:])
+    assert (by_fisher["0"], by_fisher["1"]) == pytest.approx((plain["0"], plain["1"]), abs=1e-5)
+    assert rows[2]["value"] == pytest.approx(by_fisher["0.5"], abs=1e-5)
+
+
+def test_fisher_information_is_that_of_a_softmax_regression() -> None:
+    """E over y of (∂ log p(y | x) / ∂W)² = Σ_y p(y) (1[y = c] − p(c))² x², on average over draws of y."""
+    generator = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(12, 3)
+    model = torch.nn.ModuleDict({"tower": torch.nn.Flatten(), "head": head})
+    images = torch.randn(4, 3, 2, 2, generator=generator)
+    classifier = Classifier(model, False, 2, (0.5,) * 3, (0.5,) * 3)
+    draws = [fisher.diagonal(classifier, [images[:3], images[3:]], seed) for seed in range(1500)]
+    estimated = torch.stack([draw["head.weight"] for draw in draws]).mean(dim=0)
+    x = images.flatten(1).double()
+    chances = (x @ head.weight.double().T + head.bias.double()).softmax(dim=1)
+    gradients = torch.eye(3, dtype=torch.float64)[None] - chances[:, None, :]  # (images, y, c)
+    squared = (chances[:, :, None] * gradients**2).sum(dim=1)  # (images, c)
+    expected = (squared[:, :, None] * x[:, None, :] ** 2).mean(dim=0)
+    torch.testing.assert_close(estimated, expected.detach(), rtol=0.15, atol=2e-3)
+    assert set(draws[0]) == {"head.weight", "head.bias"}
 
 
 def test_a_tuned_model_is_the_trainers(trunk: str, sets: tuple[str, str], tmp_path: Path) -> None:

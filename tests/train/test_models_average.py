@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from shards.core.errors import UsageError
-from train.models.average import average, interpolate
+from train.models.average import average, interpolate, interpolate_by_fisher
 from train.models.towers import build_tower
 
 
@@ -43,6 +43,19 @@ def test_the_line_between_two_models_is_wise_fts(alpha: float) -> None:
         torch.testing.assert_close(mixed[key], expected[key], rtol=1e-6, atol=1e-7)
     whole = torch.zeros((), dtype=torch.int64).copy_(expected["bn.num_batches_tracked"] + 1e-6)  # as load_state_dict copies it
     assert mixed["bn.num_batches_tracked"] == whole
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
+def test_the_line_by_fisher_information_is_wise_fts(alpha: float) -> None:
+    zero, fine = state(0, 7), state(1, 12)
+    of_zero, of_fine = ({"conv.weight": torch.rand_like(model["conv.weight"])} for model in (zero, fine))
+    of_zero["conv.weight"][0] = 0
+    floor = torch.tensor(1e-8)
+    share, other = (1 - alpha) * of_zero["conv.weight"].maximum(floor), alpha * of_fine["conv.weight"].maximum(floor)  # src/wise_ft.py
+    mixed = interpolate_by_fisher(zero, fine, alpha, of_zero, of_fine)
+    expected = (share * zero["conv.weight"] + other * fine["conv.weight"]) / (share + other)
+    torch.testing.assert_close(mixed["conv.weight"], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(mixed["bn.running_mean"], interpolate(zero, fine, alpha)["bn.running_mean"])
 
 
 def test_the_ends_of_the_line_are_the_models_to_the_bit() -> None:

@@ -14,6 +14,7 @@ from shards.core.errors import UsageError
 
 StateDict = Mapping[str, torch.Tensor]
 SHOWN = 3
+FISHER_FLOOR = 1e-8  # as in wise-ft: below it a weight counts as one on which nothing depends
 
 
 def average(states: Sequence[StateDict], weights: Sequence[float] | None = None) -> dict[str, torch.Tensor]:
@@ -46,6 +47,27 @@ def interpolate(first: StateDict, second: StateDict, alpha: float) -> dict[str, 
     if not 0 <= alpha <= 1:
         raise UsageError(f"alpha {alpha}", "0 ≤ alpha ≤ 1")
     return average([first, second], [1 - alpha, alpha])
+
+
+def interpolate_by_fisher(
+    first: StateDict, second: StateDict, alpha: float, fisher_first: StateDict, fisher_second: StateDict, floor: float = FISHER_FLOOR
+) -> dict[str, torch.Tensor]:
+    """Return ((1 − α)·F₁·θ₁ + α·F₂·θ₂) / ((1 − α)·F₁ + α·F₂), element by element (Matena and Raffel 2021, arXiv:2111.09832; wise-ft).
+
+    Args:
+        first, second: θ₁ and θ₂.
+        fisher_first, fisher_second: F₁ and F₂, diagonals of the Fisher information, at least `floor`. What has none, such as the running
+            statistics of BatchNorm, is interpolated as by `interpolate`.
+
+    Raises:
+        UsageError: α is not in [0, 1], or the state dicts differ in names or shapes.
+    """
+    merged = interpolate(first, second, alpha)
+    for name in fisher_first.keys() & fisher_second.keys():
+        share = (1 - alpha) * fisher_first[name].double().clamp_min(floor)
+        other = alpha * fisher_second[name].double().clamp_min(floor)
+        merged[name] = ((share * first[name] + other * second[name]) / (share + other)).to(first[name].dtype)
+    return merged
 
 
 def _mean(tensors: list[torch.Tensor], shares: list[float]) -> torch.Tensor:
