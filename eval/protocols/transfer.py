@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from eval.transfer.tuning import Schedule
     from train.models.load import Loaded
 
-VERSION = 1
+VERSION = 2
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)  # the published grid
 PAPER_WARMUP = 500
 Strategy = Literal["ft", "lp-ft", "wise-ft", "wise-ft-fisher", "scratch"]
@@ -54,8 +54,8 @@ class Config(FewShot):
     )
     procedure: Literal["sound", "paper"] = option(
         "sound",
-        "paper: the published procedure: 500 steps of warm-up however short the training, its augmentation, and the learning rate that"
-        " is best on the test set (rows say so)",
+        "paper: the published procedure: 500 steps of warm-up however short the training, its augmentation, and the epoch and the"
+        " learning rate that are best on the test set (rows say so)",
     )
 
     def grid(self) -> tuple[float, ...]:

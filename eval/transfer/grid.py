@@ -153,7 +153,10 @@ class Study:
             "seeds": config.seeds,
             **more,
         }
-        if chosen.how == ON_TEST or (chosen.how == ON_VAL and self._leaks):
+        if self.config.procedure == "paper":
+            settings["epoch"] = [model.epoch for model in chosen.models]
+            settings["selected_on"] = "test"
+        elif chosen.how == ON_TEST or (chosen.how == ON_VAL and self._leaks):
             settings["selected_on"] = "test"
         elif chosen.lr in chosen.accuracies:
             settings["val"] = chosen.accuracies[chosen.lr]
@@ -223,7 +226,8 @@ class Study:
         trunk, schedule, begin = self._start(name, draw, seed)
         positions = self.sides.train.positions
         places = draw if positions is None else positions[draw]
-        model = tune_on(trunk, schedule, self.build, places, lr, seed, begin)
+        judge = self.test.accuracy if self.config.procedure == "paper" else None
+        model = tune_on(trunk, schedule, self.build, places, lr, seed, begin, judge)
         if self._progress is not None:
             self._progress.add(1)
         if model is None:

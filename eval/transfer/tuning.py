@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,11 +17,13 @@ from shards.core.errors import RunError
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from torch import nn
 
     from shards.manifest import Manifest
     from train.run import Run
     from train.tasks.finetune import Config
 
+Begin = Callable[["Run"], None]
 _DIVERGED = "no finite numbers"  # of `train.run.check_finite`
 
 
@@ -57,10 +60,14 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """A fine-tuned model, and the weights it started from, head included."""
+    """A fine-tuned model, and the weights it started from, head included.
+
+    `epoch` is the one after which its weights were taken, counted from 1; None stands for the last.
+    """
 
     classifier: Classifier
     start: dict[str, torch.Tensor] = field(default_factory=dict)
+    epoch: int | None = None
 
     @property
     def end(self) -> dict[str, torch.Tensor]:
@@ -116,23 +123,27 @@ def _augment(trunk: Trunk, schedule: Schedule) -> Any:
     return {"preset": schedule.augment, "mean": list(trunk.mean), "std": list(trunk.std)}
 
 
-def tune(config: Config, begin: Callable[[Run], None] | None = None) -> Tuned | None:
+def tune(config: Config, begin: Begin | None = None, judge: Callable[[Classifier], float] | None = None) -> Tuned | None:
     """Train, and return the model; None where the training diverged.
 
     Args:
         begin: changes the first weights, such as those of the head.
+        judge: says how good a model is; the weights after the best epoch are then returned, of equal ones the first. None takes the last.
     """
     from torch import nn
 
     from train import loop
 
     start: dict[str, torch.Tensor] = {}
+    best = BestEpoch(judge) if judge is not None else None
 
     def begun(made: Run) -> None:
         if begin is not None:
             begin(made)
-        first = nn.ModuleDict({"tower": made.task.model, "head": made.task.heads["classifier"]}).state_dict()
-        start.update({name: value.detach().clone() for name, value in first.items()})
+        modules = nn.ModuleDict({"tower": made.task.model, "head": made.task.heads["classifier"]})
+        start.update(copy_of(modules))
+        if best is not None:
+            best.watch(made, modules)
 
     try:
         with muted():
@@ -143,7 +154,48 @@ def tune(config: Config, begin: Callable[[Run], None] | None = None) -> Tuned | 
         raise
     modules = nn.ModuleDict({"tower": made.task.model, "head": made.task.heads["classifier"]}).eval()
     classifier = Classifier(modules, made.task.unit_features, made.task.image_size, config.augment.mean, config.augment.std)
-    return Tuned(classifier, start)
+    if best is None:
+        return Tuned(classifier, start)
+    modules.load_state_dict(best.weights)
+    return Tuned(classifier, start, best.epoch)
+
+
+def copy_of(modules: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of all weights."""
+    return {name: value.detach().clone() for name, value in modules.state_dict().items()}
+
+
+class BestEpoch:
+    """The weights after the epoch that a judge likes best: the published procedure judges every epoch on the test set."""
+
+    def __init__(self, judge: Callable[[Classifier], float]) -> None:
+        """Take the judge; `watch` says what it judges."""
+        self.judge = judge
+        self.epoch = 0
+        self.weights: dict[str, torch.Tensor] = {}
+        self._value = float("-inf")
+
+    def watch(self, made: Run, modules: nn.ModuleDict) -> None:
+        """Judge the modules at the end of each epoch of a training, which is the step in which its last sample is seen."""
+        plan, config = made.plan, made.config
+        classifier = Classifier(modules, made.task.unit_features, made.task.image_size, config.augment.mean, config.augment.std)
+        steps = itertools.count(1)
+
+        def after(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            step = next(steps)
+            epochs_before, epochs_now = ((at * plan.batch_size) // plan.epoch_samples for at in (step - 1, step))
+            if epochs_now > epochs_before or step == plan.steps:
+                self._compare(classifier, max(epochs_now, 1))
+
+        made.optimizer.register_step_post_hook(after)
+
+    def _compare(self, classifier: Classifier, epoch: int) -> None:
+        training = {module: module.training for module in classifier.model.modules()}
+        value = self.judge(classifier)
+        for module, mode in training.items():  # judging has put all of them into evaluation mode
+            module.training = mode
+        if value > self._value:
+            self._value, self.epoch, self.weights = value, epoch, copy_of(classifier.model)
 
 
 def tune_on(
@@ -153,13 +205,15 @@ def tune_on(
     positions: np.ndarray,
     lr: float,
     seed: int,
-    begin: Callable[[Run], None] | None = None,
+    begin: Begin | None = None,
+    judge: Callable[[Classifier], float] | None = None,
 ) -> Tuned | None:
     """Train on some images of a build; None where the training diverged.
 
     Args:
         positions: of the images in the build's order.
+        begin, judge: as `tune` has them.
     """
     with tempfile.TemporaryDirectory(prefix="provender-shots-") as folder:
         subset = write_subset(build, positions, folder)
-        return tune(config_of(trunk, schedule, subset, len(positions), lr, seed), begin)
+        return tune(config_of(trunk, schedule, subset, len(positions), lr, seed), begin, judge)

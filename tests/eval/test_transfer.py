@@ -195,6 +195,27 @@ def test_a_validation_set_chooses_and_the_test_set_never_does(trunk: str, sets: 
     assert by_test["chosen_by"] == grid.ON_TEST
     assert by_test["selected_on"] == "test"
     assert by_test["augment"] == "finetune-paper"
+    assert by_test["epoch"][0] in (1, 2)
+
+
+def test_the_best_epoch_is_the_judges_and_judging_changes_no_weight(trunk: str, sets: tuple[str, str]) -> None:
+    build, whole = read_manifest(sets[0]), load(sets[1], Columns())
+    every = np.arange(build.samples)
+    schedule = Schedule(epochs=4, batch_size=16)
+    judge = Judge(whole, 32, Encoder(load_checkpoint(trunk), batch_size=8))
+    answers: list[np.ndarray] = []
+
+    def liked(classifier: Classifier) -> float:
+        answers.append(judge.logits(classifier))
+        return [0.2, 0.7, 0.7, 0.1][len(answers) - 1]
+
+    tuned = tune_on(Trunk(trunk), schedule, build, every, 1e-3, 3, judge=liked)
+    plain = tune_on(Trunk(trunk), schedule, build, every, 1e-3, 3)
+    assert tuned is not None
+    assert plain is not None
+    assert (tuned.epoch, plain.epoch, len(answers)) == (2, None, 4)
+    assert np.array_equal(judge.logits(tuned.classifier), answers[1])
+    assert np.array_equal(judge.logits(plain.classifier), answers[3])
 
 
 def test_a_fifth_of_each_class_is_held_out() -> None:
