@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from eval import packed
-from eval.study.spec import PROTOCOLS, SCRATCH, Stage, Study
+from eval.study.spec import EXAMPLES, PROTOCOLS, SCRATCH, Source, Stage, Study
 from shards.core import fs, recipes, registry
 from shards.core.config import digest
 from shards.core.errors import UsageError
-from shards.manifest import Manifest, read_manifest
+from shards.manifest import read_manifest
 
 VERSION = 1  # of what a job's key means; raised whenever the same key would give other numbers
 TEXT_TASKS = ("clip", "slip")
@@ -24,10 +24,10 @@ class Job:
     """One command.
 
     Attributes:
-        kind: subset, train or evaluate.
+        kind: build, subset, train or evaluate.
         name: what progress calls it.
         key: digest of all that decides its outcome.
-        command: the program (`shards`, `train`, `evaluate`) and its arguments.
+        command: the program (`curate`, `shards`, `train`, `evaluate`) and its arguments.
         needs: keys of the jobs whose output it reads.
         output: the folder or file that it writes.
         labels: what rows of its evaluation say of the model.
@@ -42,6 +42,21 @@ class Job:
     output: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)
     weight: int = 0
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A build that draws are cut from: one that is there, or one that a job makes.
+
+    Attributes:
+        folder: where it is, or will be.
+        identity: digest of its manifest, or the key of the job.
+        job: makes it; None where it is there.
+    """
+
+    folder: str
+    identity: str
+    job: Job | None = None
 
 
 @dataclass(frozen=True)
@@ -61,14 +76,16 @@ def plan(study: Study, folder: str) -> list[Job]:
     Raises:
         UsageError: a source with too few samples, a target that is not packed, a flag that a command does not know, or nothing to do.
     """
-    manifests = {name: _checked_source(study, name) for name in study.sources}
+    pools = {name: _pool(study, folder, name) for name in study.sources}
     targets = {name: _dataset(study.target(name).data, f"targets.{name}") for name in study.targets}
     jobs: dict[str, Job] = {}
     trained: list[Trained] = []
-    for name, manifest in manifests.items():
+    for name, pool in pools.items():
+        if pool.job is not None:
+            jobs.setdefault(pool.job.key, pool.job)
         for size in study.sizes:
             for draw in range(study.draws):
-                subset = _subset(study, folder, name, manifest, size, draw)
+                subset = _subset(study, folder, name, pool, size, draw)
                 subset = jobs.setdefault(subset.key, subset)  # two names of one build share their draws
                 trained += _pretrainings(study, folder, subset, name, size, draw)
     staged = [_staged(study, folder, model, stage) for stage in study.stages() for model in trained]
@@ -80,22 +97,39 @@ def plan(study: Study, folder: str) -> list[Job]:
     return list(jobs.values())
 
 
-def _checked_source(study: Study, name: str) -> Manifest:
-    manifest = read_manifest(study.source(name).manifest)
+def _pool(study: Study, folder: str, name: str) -> Pool:
+    """Return the build of a source; of one that is there the samples are counted.
+
+    Raises:
+        UsageError: it has too few samples.
+    """
+    source = study.source(name)
+    if source.recipe:
+        return _built(folder, name, source)
+    manifest = read_manifest(source.manifest)
     needed = study.draws * max(study.sizes)
     if manifest.samples < needed:
         found = f"sources.{name}: {manifest.samples:,} samples; {study.draws} draws of {max(study.sizes):,} need {needed:,}"
         raise UsageError(found, f"sizes up to {manifest.samples // study.draws:,}", "fewer draws, smaller sizes, or a larger build")
-    return manifest
+    return Pool(source.manifest, manifest.digest)
 
 
-def _subset(study: Study, folder: str, source: str, manifest: Manifest, size: int, draw: int) -> Job:
+def _built(folder: str, name: str, source: Source) -> Pool:
+    """Return the build that a recipe makes. Its key holds what the recipe says, not what lies in its inputs."""
+    key = _key("build", {"recipe": recipes.read(source.recipe, EXAMPLES), "flags": source.build})
+    output = fs.join(folder, BUILDS, f"{name}-{key[:8]}")
+    command = ("curate", "build-shards", "--config", source.recipe, *arguments_of(source.build), "--output", output)
+    return Pool(output, key, Job("build", name, key, command, output=output))
+
+
+def _subset(study: Study, folder: str, source: str, pool: Pool, size: int, draw: int) -> Job:
     """Return the job that cuts a draw: its windows nest over sizes, and those of different draws are disjoint."""
     start = draw * max(study.sizes)
-    key = _key("subset", {"manifest": manifest.digest, "window": [start, start + size]})
+    key = _key("subset", {"manifest": pool.identity, "window": [start, start + size]})
     output = fs.join(folder, BUILDS, f"{source}-{size}-{draw}-{key[:8]}")
-    command = ("shards", "subset", study.source(source).manifest, "--window", f"{start}:{start + size}", "--output", output, "--overwrite")
-    return Job("subset", f"{source} {size:,} #{draw}", key, command, output=output)
+    command = ("shards", "subset", pool.folder, "--window", f"{start}:{start + size}", "--output", output, "--overwrite")
+    needs = () if pool.job is None else (pool.job.key,)
+    return Job("subset", f"{source} {size:,} #{draw}", key, command, needs, output)
 
 
 def _pretrainings(study: Study, folder: str, subset: Job, source: str, size: int, draw: int) -> Iterator[Trained]:
@@ -242,6 +276,8 @@ def _check_commands(jobs: Sequence[Job]) -> None:
     seen = set()
     for job in jobs:
         program, verb, *arguments = job.command
+        if program == "curate":  # it refuses its own flags before it reads anything, and builds come first
+            continue
         # Jobs that differ in paths, seeds and labels alone are understood alike.
         apart = {"--manifest", "--output", "--checkpoint", "--results", "--label", "--name", "--seed", "--window"}
         stated = [word for word, before in zip(arguments, ["", *arguments], strict=False) if before not in apart and word not in apart]

@@ -26,8 +26,8 @@ DONE, LOG = "done.json", "log.txt"
 POLL = 0.1  # seconds between two looks at the running jobs
 PATIENCE = 60.0  # seconds that jobs get to save what they have, once the study is interrupted
 TAIL = 5  # lines of a failed job's log that are shown
-PROOFS = {"subset": MANIFEST, "train": CHECKPOINT}  # what a finished job has written last, in its folder
-SPLIT_BY_KIND = ("subset", "train", "evaluate")
+PROOFS = {"build": MANIFEST, "subset": MANIFEST, "train": CHECKPOINT}  # what a finished job has written last, in its folder
+SPLIT_BY_KIND = ("build", "subset", "train", "evaluate")
 
 
 @dataclass

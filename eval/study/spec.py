@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.core import recipes, registry
+from shards.core import fs, recipes, registry
 from shards.core.config import load, option
 from shards.core.errors import UsageError, closest
 
@@ -18,9 +18,13 @@ PROTOCOLS = "eval.protocols"
 
 @dataclass(frozen=True)
 class Source:
-    """A build that models are pre-trained on, and flags of `train` that belong to it, such as the column of labels."""
+    """A build that models are pre-trained on, there already or made first, and flags of `train` that belong to it, such as the labels'
+    column.
+    """
 
-    manifest: str = option(help="a build of ours")
+    manifest: str = option("", "a build of ours")
+    recipe: str = option("", "instead: a recipe file of `curate build-shards`, which the study builds first")
+    build: dict[str, Any] = option({}, "flags of `curate build-shards`, beside the recipe")
     flags: dict[str, Any] = option({}, "flags of `train`, for this source alone")
 
 
@@ -71,7 +75,14 @@ class Study:
 
     def source(self, name: str) -> Source:
         """Return a source."""
-        return load(Source, _mapping(self.sources[name], "manifest"), f"sources.{name}")
+        source = load(Source, _mapping(self.sources[name], "manifest"), f"sources.{name}")
+        if bool(source.manifest) == bool(source.recipe):
+            raise UsageError(f"sources.{name}: {'both' if source.recipe else 'neither'} manifest and recipe", "one of them")
+        if source.recipe and not fs.exists(source.recipe):
+            raise UsageError(f"sources.{name}: no recipe file at {source.recipe!r}", "a recipe of `curate build-shards`")
+        if source.build and not source.recipe:
+            raise UsageError(f"sources.{name}: build flags without a recipe", "recipe: FILE.yaml")
+        return source
 
     def objective(self, name: str) -> Objective:
         """Return an objective, its task filled in."""

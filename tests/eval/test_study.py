@@ -21,6 +21,7 @@ from eval.study.command import StudyConfig, slurm_script
 from eval.study.jobs import Job, arguments_of, plan
 from eval.study.spec import read
 from shards.manifest import read_manifest
+from tests.curate.drawing import captioned_folder, encoded, picture
 
 MakeShards = Callable[..., str]
 
@@ -89,6 +90,8 @@ def test_keys_follow_content_and_nothing_else(world: Callable[..., str], tmp_pat
         ({"train": {"sampels_seen": 16}}, "--sampels-seen"),
         ({"targets": {"toy": "."}}, "no packed set"),
         ({"sources": {"one": "nowhere"}}, "no manifest"),
+        ({"sources": {"one": {"flags": {}}}}, "neither manifest and recipe"),
+        ({"sources": {"one": {"recipe": "nowhere.yaml"}}}, "no recipe file"),
         ({"draws": 0}, "draws"),
     ],
 )
@@ -187,6 +190,29 @@ def test_a_whole_study_its_table_and_its_rerun(world: Callable[..., str], tmp_pa
     assert (tmp_path / "study/results.jsonl").read_bytes() == table
     assert "6 of 6 jobs are done already" in capsys.readouterr().err
     assert time.monotonic() - started < 20  # nothing was trained anew
+
+
+def test_a_source_is_built_from_its_recipe_first(world: Callable[..., str], tmp_path: Path) -> None:
+    rows = [(f"{i}.jpg", encoded(picture(i)), f"a picture of number {i}") for i in range(14)]
+    folder = captioned_folder(tmp_path / "photos", rows)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"sources": [{"name": "photos", "reader": "folder", "input": str(folder)}]}))
+    stated = {"recipe": str(recipe), "build": {"samples": 12, "workers": 1}}
+    jobs = jobs_of(world(sources={"one": stated, "again": stated}, sizes=[4], draws=3))
+    made = [job for job in jobs if job.kind == "build"]
+    subsets = [job for job in jobs if job.kind == "subset"]
+    assert len(made) == 1
+    assert jobs[0] == made[0]
+    assert all(job.needs == (made[0].key,) for job in subsets)
+    assert {job.key for job in jobs_of(world(sources={"one": {**stated, "build": {"samples": 13}}}, sizes=[4], draws=3))}.isdisjoint(
+        job.key for job in (*made, *subsets)
+    )
+    out = str(tmp_path / "study")
+    outcome = running.run(out, [*made, *subsets], workers=1)
+    assert not outcome.failed
+    assert read_manifest(made[0].output).samples == 12
+    assert [read_manifest(job.output).samples for job in subsets] == [4, 4, 4]
+    assert set(running.finished(out, [*made, *subsets])) == {job.key for job in (*made, *subsets)}
 
 
 def test_two_names_of_one_build_share_their_draws(world: Callable[..., str], make_shards: MakeShards) -> None:
