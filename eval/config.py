@@ -21,7 +21,11 @@ class EvalConfig:
         "dataset on disk",
         metavar="PATH",
     )
-    checkpoint: str = option("", "checkpoint written by `train`; with --model, weights of another tool", metavar="PATH")
+    checkpoint: str = option(
+        "",
+        "checkpoint written by `train`; with --model, weights of another tool: a file, or open_clip's tag",
+        metavar="PATH",
+    )
     data_root: str = option(
         "", "folder of packed sets: `--data NAME` is looked for there where it is no path (default: PROVENDER_DATA)", metavar="DIR"
     )

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from eval import foreign, pixels, results
+from eval import pixels, results
 from eval.answers import Keeper
 from eval.config import EvalConfig
 from eval.data import resolve
@@ -45,6 +45,7 @@ def evaluate(config: EvalConfig) -> None:
     """
     protocol: Any = registry.get("eval.protocols", config.PROTOCOL)
     _check_flags(config)
+    config = _with_file(config)
     protocol.prepare(config)
     configs = [replace(config, data=(path,)) for path in resolve(config)]
     if config.data_name and len(configs) > 1:
@@ -158,6 +159,25 @@ def _check_flags(config: EvalConfig) -> None:
         raise UsageError(found, "a checkpoint file, or a training's output folder", _OF_OTHERS if there else "")
 
 
+def _with_file(config: EvalConfig) -> EvalConfig:
+    """Return the flags with a file where `--checkpoint` is a tag of open_clip's.
+
+    Raises:
+        UsageError: open_clip does not know the tag, or its file is not on this machine.
+    """
+    from train.models import tags
+
+    if not config.model or fs.exists(config.checkpoint) or not tags.known(config.model):
+        return config
+    tag = tags.find(config.model, config.checkpoint)
+    facts: dict[str, Any] = {
+        "mean": config.mean or tag.mean,
+        "std": config.std or tag.std,
+        "name": config.name or f"{config.model} {config.checkpoint}",
+    }
+    return replace(config, checkpoint=tag.file, model=tag.model, **facts)
+
+
 def _tell_of_set(examples: Examples) -> None:
     """Tell at the end what opening a set passed over, and classes of it without an image."""
     import numpy as np
@@ -196,7 +216,9 @@ def _loaded(config: EvalConfig) -> Any:
             if "not a checkpoint of ours" not in error.found:
                 raise
             raise UsageError(error.found, "a checkpoint that `train` wrote, or --model with weights of another tool", _OF_OTHERS) from error
-    loaded = foreign.load(config.checkpoint, config.model, config.mean, config.std, config.image_size)
+    from train.models.elsewhere import load_foreign
+
+    loaded = load_foreign(config.checkpoint, config.model, config.mean, config.std, config.image_size)
     kind = "two towers" if loaded.reads_text else "an image tower without text"
     normalised = ", ".join(f"{value:.3f}" for value in loaded.mean)
     say(f"{config.checkpoint}: {kind}, {loaded.image_size} pixels, means {normalised}; what it was trained on is unknown")

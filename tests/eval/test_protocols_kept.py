@@ -12,12 +12,13 @@ import torch
 import torchvision
 from PIL import Image
 
-from eval import foreign, predictions
+from eval import predictions
 from eval.cli import main
 from eval.data import open_examples
 from eval.features import Encoder
 from eval.pixels import Pixels
 from shards.core.errors import UsageError
+from train.models import elsewhere, tags
 from train.models.load import build_model
 
 
@@ -108,12 +109,12 @@ def test_image_towers_of_timm_and_torchvision_enter(class_folders: str, tmp_path
     torch.save(ours.state_dict(), tmp_path / "timm.pth")
     torch.save(theirs.state_dict(), tmp_path / "tv.pth")
     images = torch.randn(2, 3, 64, 64)
-    loaded = foreign.load(str(tmp_path / "timm.pth"), "timm/resnet18", image_size=64)
+    loaded = elsewhere.load_foreign(str(tmp_path / "timm.pth"), "timm/resnet18", image_size=64)
     assert (loaded.reads_text, loaded.manifests, loaded.mean) == (False, [], timm.get_pretrained_cfg("resnet18").mean)
     with torch.inference_mode():
         peer = ours.forward_head(ours.forward_features(images), pre_logits=True)
         assert loaded.embed_images(images).numpy() == pytest.approx(torch.nn.functional.normalize(peer, dim=-1).numpy(), abs=1e-5)
-    loaded = foreign.load(str(tmp_path / "tv.pth"), "torchvision/resnet18", image_size=64)
+    loaded = elsewhere.load_foreign(str(tmp_path / "tv.pth"), "torchvision/resnet18", image_size=64)
     assert loaded.mean == (0.485, 0.456, 0.406)
     theirs.fc = torch.nn.Identity()
     with torch.inference_mode():
@@ -132,9 +133,48 @@ def test_a_clip_of_open_clip_enters_with_its_text(class_folders: str, tmp_path: 
     common = ["--checkpoint", str(tmp_path / "clip.pt"), "--model", "tiny-vit-32", "--data", class_folders]
     assert run(capsys, "zeroshot", *common, "--results", str(tmp_path / "r.jsonl"))[0]["labels"] == {"data": "unknown"}
     with pytest.raises(UsageError, match="weights of another model"):
-        foreign.load(str(tmp_path / "clip.pt"), "tiny-rn-32")
+        elsewhere.load_foreign(str(tmp_path / "clip.pt"), "tiny-rn-32")
     with pytest.raises(UsageError, match="three numbers each"):
-        foreign.load(str(tmp_path / "clip.pt"), "tiny-vit-32", mean=(0.5,))
+        elsewhere.load_foreign(str(tmp_path / "clip.pt"), "tiny-vit-32", mean=(0.5,))
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The tag `toy` of tiny-vit-32 and of tiny-vit-32-quickgelu, its file in a cache as the hub's library lays it out; the file's path."""
+    from huggingface_hub import constants
+    from open_clip import pretrained
+
+    facts = {"url": "", "hf_hub": "org/toy-clip/", "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    absent = {**facts, "hf_hub": "org/absent/"}
+    monkeypatch.setitem(pretrained._PRETRAINED, "tiny-vit-32", {"toy": facts, "absent": absent})
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub/models--org--toy-clip"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("a1b2")
+    file = repository / "snapshots/a1b2/open_clip_pytorch_model.bin"
+    file.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(build_model("tiny-vit-32").state_dict(), file)
+    return str(file)
+
+
+def test_a_tag_of_open_clip_is_its_file(published: str, class_folders: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["zeroshot", "--model", "tiny-vit-32", "--data", class_folders, "--results", str(tmp_path / "r.jsonl")]
+    by_tag = run(capsys, *common, "--checkpoint", "toy")
+    normalised = ["--mean", "0.1", "0.2", "0.3", "--std", "0.4", "0.5", "0.6"]
+    by_file = run(capsys, *common, "--checkpoint", published, *normalised, "--name", "tiny-vit-32 toy")
+    assert by_tag == by_file
+    for tag, words in (("absent", "hf download org/absent"), ("toi", "did you mean"), ("nothing.pt", "no file, and no tag")):
+        assert main([*common, "--checkpoint", tag]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_weights_of_quickgelu_have_its_model(published: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from open_clip import pretrained
+
+    facts = {**pretrained._PRETRAINED["tiny-vit-32"]["toy"], "quick_gelu": True}
+    monkeypatch.setitem(pretrained._PRETRAINED, "RN50", {"toy": facts})
+    assert tags.find("RN50", "toy") == tags.Tag(published, "RN50-quickgelu", facts["mean"], facts["std"])
 
 
 def test_several_sets_in_one_command(

@@ -15,8 +15,9 @@ from shards.core.errors import UsageError
 from train import checkpoint
 from train.commands.export import ExportConfig, run
 from train.models.clip import build_clip
+from train.models.elsewhere import load_foreign
 from train.models.export import export
-from train.models.load import load_checkpoint, load_foreign
+from train.models.load import load_checkpoint
 from train.models.towers import build_tower
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -100,7 +100,9 @@ def read_weights(path: str) -> tuple[Weights, Facts]:
     return weights, Facts(file, format, _kind(weights), fs.sha256(file), len(weights))
 
 
-def load_weights(module: nn.Module, path: str, require: Literal["image", "all"] = "image") -> Report:
+def load_weights(
+    module: nn.Module, path: str, require: Literal["image", "all"] = "image", read: tuple[Weights, Facts] | None = None
+) -> Report:
     """Put the weights of a file into a Tower or a CLIP, in place, wherever names and shapes fit.
 
     A CLIP's file gives a Tower its `visual.*`; a file of a bare image tower goes under `visual.` or `visual.trunk.`. Positional
@@ -109,12 +111,13 @@ def load_weights(module: nn.Module, path: str, require: Literal["image", "all"] 
     Args:
         require: what must be in the file: the image tower, but for a head (0.9 of its tensors, none of another shape, at most 0.1
             unknown ones beside them), or all of the module's tensors.
+        read: what `read_weights` gave for this path, so that the file is not read twice.
 
     Raises:
         UsageError: too little fits; nothing was changed then.
         TornFileError: the file is cut off or damaged.
     """
-    weights, facts = read_weights(path)
+    weights, facts = read_weights(path) if read is None else read
     wanted = {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, torch.Tensor)}
     weights = _renamed(_from_slip(weights, wanted), wanted)
     _fit_scalars(weights, wanted)

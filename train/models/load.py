@@ -217,36 +217,3 @@ def clip_options(config: dict[str, Any]) -> dict[str, Any]:
     names = ("text", "embed_dim", "siglip", "quick_gelu")
     options = {name: config[name] for name in names if config.get(name)}
     return options | ({"siglip": True} if config.get("loss") == "siglip" else {})
-
-
-def load_foreign(
-    path: str, name: str, mean: tuple[float, ...], std: tuple[float, ...], image_size: int | None = None, **options: Any
-) -> Loaded:
-    """Return a CLIP with weights made elsewhere, in evaluation mode on the CPU; nothing is known of its data.
-
-    Args:
-        path: what `train.models.foreign.read_weights` reads.
-        name: the model's name, as in `build_clip`.
-        mean: of the normalised images, by channel, which the file does not say.
-        std: their deviation.
-        options: options of `build_clip`.
-
-    Raises:
-        UsageError: the file does not hold all weights of this model, of both towers.
-    """
-    from train.models.foreign import load_weights
-
-    model = build_clip(name, image_size, **options)
-    report = load_weights(model, path, require="all")
-    return Loaded(
-        model=model.eval(),
-        tokenize=build_tokenizer(name, options.get("text")),
-        image_size=image_size_of(model),
-        mean=mean,
-        std=std,
-        digest=report.facts.digest,
-        step=0,
-        samples_seen=0,
-        manifests=[],
-        config={"model": name, "image_size": image_size, "provenance": "unknown", "made_by": report.facts.kind, **options},
-    )
