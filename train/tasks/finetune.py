@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 TEMPLATES = ("a photo of a {c}.",)
 # wise-ft and the published protocol: AdamW, weight decay 0.1 on everything, clipped at 1.
 EPOCHS, BATCH_SIZE, LR = 128, 128, 1e-3
+SHOWN = 3  # class names in a message
 
 
 @dataclass(frozen=True)
@@ -248,10 +249,19 @@ def first_head(config: Config, kind: str, width: int, count: int, classes: tuple
         theirs = tuple(state.get("classes", ()))
         if theirs != classes or state["heads"]["classifier.weight"].shape != layer.weight.shape:
             found = f"--head checkpoint: {config.from_} tells {len(state['heads']['classifier.weight'])} classes apart, the data {count}"
-            same = set(theirs) == set(classes) and bool(classes)
-            raise UsageError(f"{found}{', the same in another order' if same else ''}", "the same classes in one order", "--head normal")
+            raise UsageError(f"{found}{_difference(theirs, classes)}", "the same classes in one order", "--head normal")
         layer.load_state_dict({name.partition(".")[2]: value for name, value in state["heads"].items() if name.startswith("classifier.")})
     return layer
+
+
+def _difference(theirs: tuple[str, ...], classes: tuple[str, ...]) -> str:
+    """Return in words how the classes of a checkpoint differ from those of the data; empty where either has no names."""
+    if not theirs or not classes:
+        return ""
+    if set(theirs) == set(classes):
+        return ", the same in another order"
+    only = {"its own": sorted(set(theirs) - set(classes)), "the data's own": sorted(set(classes) - set(theirs))}
+    return "".join(f"; {whose}: {', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''}" for whose, names in only.items() if names)
 
 
 def build(config: Config, data: Data) -> FinetuneTask:
