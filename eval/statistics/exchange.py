@@ -93,7 +93,7 @@ def exchange_rate(
             return Rate(None, None, None, f"the accuracy of {name} does not rise with its size")
     low, high = (max(line_a.ends()[0], line_b.ends()[0]), min(line_a.ends()[1], line_b.ends()[1]))
     if low >= high:
-        ranges = " and ".join(f"{line.ends()[0]:.3f}–{line.ends()[1]:.3f}" for line in (line_a, line_b))
+        ranges = " and ".join(f"{100 * line.ends()[0]:.1f}–{100 * line.ends()[1]:.1f}%" for line in (line_a, line_b))
         return Rate(None, None, None, f"the curves do not overlap: accuracies of {ranges}")
     middle = (low + high) / 2  # both logarithms are linear in the accuracy: their mean over the overlap is that at its middle
     value = float(np.exp(_log_rate(line_a.intercept, line_a.slope, line_b.intercept, line_b.slope, middle)))
