@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from eval import packed
 from eval.datasets import webdataset
 from eval.datasets.base import METRIC, TEMPLATES, Columns, Examples, content_hashes, label_of, read_file
 from eval.splits import refuse_mixture
@@ -137,6 +138,8 @@ def open_paired(path: str, *, split: str = "", image_column: str = "", caption_c
         return _tars(path)
     if not fs.exists(path):
         raise UsageError(f"no data at {path!r}", _ALLOWED)
+    if packed.folder_of(path)[0]:
+        raise UsageError(f"{path}: a packed set, whose images have classes and no captions", _ALLOWED, "evaluate zeroshot")
     return _listed(path, split, image_column, caption_column, images)
 
 

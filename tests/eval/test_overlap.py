@@ -69,7 +69,7 @@ def again(content: bytes, scale: float, quality: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def test_set(build: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def things(build: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """24 images in three classes: 3 are the build's byte for byte, 3 are copies of its pictures, 18 are others."""
     root = tmp_path_factory.mktemp("test") / "things"
     for i in range(24):
@@ -129,23 +129,23 @@ def test_what_does_not_decode_or_says_nothing_matches_nothing() -> None:
     assert hash_of(encoded(Image.new("RGB", (64, 64), (90, 90, 90))), "scaled")[1] is False
 
 
-def test_matches_of_each_kind(build: str, test_set: str) -> None:
+def test_matches_of_each_kind(build: str, things: str) -> None:
     from eval.data import open_examples
     from eval.datasets.base import Columns
 
-    test = open_examples(test_set, "", "", Columns())
+    test = open_examples(things, "", "", Columns())
     found = matches(test, [read_manifest(build)])
     assert counts(found) == {"bytes": 3, "uid": 0, "near": 3}
     assert {test.ids[match.place].rpartition("/")[2] for match in found} == {f"{i:02}.jpg" for i in range(6)}
     for match in found:
         if match.how == "bytes":
             assert match.picture() == test.read(match.place)
-    itself = open_examples(test_set, "", "", Columns())
+    itself = open_examples(things, "", "", Columns())
     assert counts(matches(test, [], [itself])) == {"bytes": 24, "uid": 0, "near": 0}
 
 
-def test_rows_say_what_was_seen_and_what_is_left(build: str, trained: str, test_set: str, tmp_path: Path) -> None:
-    flags = ["--checkpoint", trained, "--data", test_set, "--pretrain", build, "--without-overlap"]
+def test_rows_say_what_was_seen_and_what_is_left(build: str, trained: str, things: str, tmp_path: Path) -> None:
+    flags = ["--checkpoint", trained, "--data", things, "--pretrain", build, "--without-overlap"]
     rows = evaluated(tmp_path, "zeroshot", *flags)
     whole = [row for row in rows if row["data"] == "things"]
     left = [row for row in rows if row["data"] == "things without overlap"]
@@ -155,7 +155,7 @@ def test_rows_say_what_was_seen_and_what_is_left(build: str, trained: str, test_
     assert (whole[0]["n"], left[0]["n"]) == (24, 18)
     assert left[0]["dataset"] != whole[0]["dataset"]
     kept = predictions.read(str(tmp_path / "results.jsonl"), whole[0]["predictions"][0])
-    seen = {results_uid(Path(test_set) / CLASSES[i % 3] / f"{i:02}.jpg") for i in range(6)}
+    seen = {results_uid(Path(things) / CLASSES[i % 3] / f"{i:02}.jpg") for i in range(6)}
     unseen = np.array([uid.decode() not in seen for uid in kept.uids])
     assert left[0]["value"] == pytest.approx(kept.correct()[unseen].mean())
     page = next((tmp_path / "results.overlap").iterdir()).read_text()
@@ -170,13 +170,13 @@ def results_uid(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[: predictions.UID_DIGITS]
 
 
-def test_a_training_set_is_searched_and_means_are_over_draws(trained: str, test_set: str, tmp_path: Path) -> None:
+def test_a_training_set_is_searched_and_means_are_over_draws(trained: str, things: str, tmp_path: Path) -> None:
     rows = evaluated(
-        tmp_path, "probe", "--checkpoint", trained, "--data", test_set, "--train", test_set, "--k", "2", "--seeds", "3", "--data-name", "t"
+        tmp_path, "probe", "--checkpoint", trained, "--data", things, "--train", things, "--k", "2", "--seeds", "3", "--data-name", "t"
     )
     assert {row["data"] for row in rows} == {"t"}
     everything = evaluated(
-        tmp_path / "all", "probe", "--checkpoint", trained, "--data", test_set, "--train", test_set, "--k", "2", "--without-overlap"
+        tmp_path / "all", "probe", "--checkpoint", trained, "--data", things, "--train", things, "--k", "2", "--without-overlap"
     )
     assert all(row["data"] == "things" for row in everything)  # no image is left, so there is no second row
     assert everything[0]["settings"]["seen"]["bytes"] == 24
@@ -186,21 +186,21 @@ def test_a_training_set_is_searched_and_means_are_over_draws(trained: str, test_
     ("flags", "words"),
     [
         (["--without-overlap"], "no training data to compare with"),
-        (["--pretrain", "{test_set}"], "manifest"),
+        (["--pretrain", "{things}"], "manifest"),
     ],
 )
-def test_refusals(flags: list[str], words: str, trained: str, test_set: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals(flags: list[str], words: str, trained: str, things: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "results.jsonl"
-    stated = [flag.format(test_set=test_set) for flag in flags]
-    assert main(["zeroshot", "--checkpoint", trained, "--data", test_set, "--results", str(table), *stated]) == 2
+    stated = [flag.format(things=things) for flag in flags]
+    assert main(["zeroshot", "--checkpoint", trained, "--data", things, "--results", str(table), *stated]) == 2
     assert words in capsys.readouterr().err
     assert not table.exists()
 
 
 def test_a_build_that_the_checkpoint_was_not_trained_on_is_refused(
-    checkpoint_file: str, build: str, test_set: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint_file: str, build: str, things: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--checkpoint", checkpoint_file, "--data", test_set, "--pretrain", build, "--results", str(tmp_path / "r.jsonl")]
+    flags = ["--checkpoint", checkpoint_file, "--data", things, "--pretrain", build, "--results", str(tmp_path / "r.jsonl")]
     assert main(["zeroshot", *flags]) == 2
     assert "which the checkpoint was not trained on" in capsys.readouterr().err
 

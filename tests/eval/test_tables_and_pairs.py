@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from eval.cli import main
 from eval.data import open_examples, sniff
 from eval.datasets.base import Columns
 from eval.datasets.paired import Paired, open_paired
@@ -230,6 +231,13 @@ def test_what_pairs_lack_is_told_or_refused(pairs: Pairs, tmp_path: Path) -> Non
 def test_labelled_tars_are_no_pairs(foreign_tars: str) -> None:
     with pytest.raises(UsageError, match=r"has \.cls, \.png"):
         open_paired(foreign_tars)
+
+
+def test_a_packed_set_has_no_captions(class_folders: str, tmp_path: Path) -> None:
+    folder = str(tmp_path / "packed")
+    assert main(["pack", "squares", "--kind", "folder", "--input", class_folders, "--output", folder]) == 0
+    with pytest.raises(UsageError, match="a packed set, whose images have classes and no captions"):
+        open_paired(folder)
 
 
 def test_a_hub_parquet_with_images_is_no_table(images: Images, tmp_path: Path) -> None:
