@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -90,13 +91,18 @@ def _sureness(match: Match) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Some training images: columns of equal length; empty text where a value is unknown."""
+    """Some training images: columns of equal length; empty text where a value is unknown.
+
+    Attributes:
+        where: says of a row where its image is.
+        picture: gives of a row what reads its image, without holding on to the columns.
+    """
 
     uids: NDArray[np.str_]
     hashes: tuple[NDArray[np.bytes_], ...]
     phashes: NDArray[np.uint64]  # 0 where there is none, or where it says too little
     where: Callable[[int], str]
-    picture: Callable[[int], bytes]
+    picture: Callable[[int], Callable[[], bytes]]
 
 
 class _Test:
@@ -122,7 +128,7 @@ class _Test:
         import numpy as np
 
         def match(place: int, row: int, how: str, bits: int = 0) -> Match:
-            return Match(int(place), how, int(bits), part.where(row), lambda: part.picture(row))
+            return Match(int(place), how, int(bits), part.where(row), part.picture(row))
 
         for column in part.hashes:
             for row, content in enumerate(column.tolist()):
@@ -165,7 +171,13 @@ def _of_shard(build: Manifest, entry: ShardEntry) -> _Part:
     measured = zip(column("phash"), column("information"), strict=True)
     phashes = [int(value, 16) if value and float(information or 0) >= LOW_INFORMATION else 0 for value, information in measured]
     uids = np.array(column("uid"), str)
-    return _Part(uids, contents, np.array(phashes, np.uint64), lambda row: f"{path}: {uids[row]}", lambda row: _picture(build, entry, row))
+    return _Part(
+        uids,
+        contents,
+        np.array(phashes, np.uint64),
+        lambda row: f"{path}: {uids[row]}",
+        functools.partial(functools.partial, _picture, build, entry),
+    )
 
 
 def _picture(build: Manifest, entry: ShardEntry, row: int) -> bytes:
@@ -184,4 +196,6 @@ def _of_examples(examples: Examples) -> Iterator[_Part]:
         hashed = list(pool.map(lambda i: hash_of(examples.read(i), DEFAULT), range(len(examples))))
     phashes = np.array([h if usable else 0 for h, usable in hashed], np.uint64)
     uids = np.array(examples.ids, str)
-    yield _Part(uids, (examples.hashes,), phashes, lambda row: f"{examples.name}: {uids[row]}", examples.read)
+    yield _Part(
+        uids, (examples.hashes,), phashes, lambda row: f"{examples.name}: {uids[row]}", functools.partial(functools.partial, examples.read)
+    )
