@@ -31,18 +31,12 @@ def hash_of(content: bytes, kind: str) -> tuple[int, bool]:
     """
     jpeg = io.BytesIO()
     try:
-        upright_rgb(open_image(content)).save(jpeg, "JPEG", quality=_QUALITY)
-        hashed = phash(jpeg.getvalue(), _size(jpeg), gray=False, kind=kind)
+        image = upright_rgb(open_image(content))
+        image.save(jpeg, "JPEG", quality=_QUALITY)
+        hashed = phash(jpeg.getvalue(), image.size, gray=False, kind=kind)
     except UndecodableError:
         return 0, False
     return hashed.phash, hashed.information >= LOW_INFORMATION
-
-
-def _size(jpeg: io.BytesIO) -> tuple[int, int]:
-    from PIL import Image
-
-    width, height = Image.open(jpeg).size
-    return width, height
 
 
 class NearIndex:
