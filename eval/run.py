@@ -109,7 +109,9 @@ def _rows(config: EvalConfig, protocol: Any, bench: Bench, loaded: Any, test: En
             rows.append(_row(config, protocol.VERSION, loaded, test, metric, stated.having(answers=()), digests))
             if in_training and config.without_overlap:
                 left = without(metric, stated, in_training.contents)
-                if left is not None:
+                if left is None:
+                    note(1, "[result has|results have] no row without overlap", "no answers by image, or no image that is left")
+                else:
                     rows.append(_row_without(config, protocol.VERSION, loaded, in_training.left_of(test), metric, left))
     except BaseException:  # hours of finished shots are worth keeping, whatever stops the next one
         if rows:

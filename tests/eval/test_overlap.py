@@ -205,6 +205,7 @@ def test_a_build_that_the_checkpoint_was_not_trained_on_is_refused(
     assert "which the checkpoint was not trained on" in capsys.readouterr().err
 
 
-def test_images_with_captions_are_searched_too(build: str, trained: str, tmp_path: Path) -> None:
-    rows = evaluated(tmp_path, "retrieval", "--checkpoint", trained, "--data", build, "--pretrain", build)
+def test_images_with_captions_are_searched_too(build: str, trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = evaluated(tmp_path, "retrieval", "--checkpoint", trained, "--data", build, "--pretrain", build, "--without-overlap")
+    assert "results have no row without overlap" in capsys.readouterr().err
     assert rows[0]["settings"]["seen"] == {"bytes": rows[0]["n"], "uid": 0, "near": 0}
