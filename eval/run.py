@@ -197,12 +197,12 @@ def _tell_of_images(test: Encoded, overlap: int) -> None:
     """Tell at the end which test images did not count, count twice, or were trained on."""
     if test.undecodable:
         image, why = test.undecodable[0]
-        note(len(test.undecodable), "test images do not decode and do not count", f"such as {image}: {why}")
+        note(len(test.undecodable), "[test image does|test images do] not decode and [does|do] not count", f"such as {image}: {why}")
     copies = test.examples.in_several_classes()
     if copies:
         first, other = (test.examples.ids[i] for i in copies[0])
-        note(len(copies), "pictures stand in several classes, byte for byte", f"such as {first} and {other}")
-    note(overlap, "test images are training images too, byte for byte")
+        note(len(copies), "[picture stands|pictures stand] in several classes, byte for byte", f"such as {first} and {other}")
+    note(overlap, "[test image is a training image|test images are training images] too, byte for byte")
 
 
 def _loaded(config: EvalConfig) -> Any:
