@@ -110,7 +110,8 @@ def _rows(config: EvalConfig, protocol: Any, bench: Bench, loaded: Any, test: En
             if in_training and config.without_overlap:
                 left = without(metric, stated, in_training.contents)
                 if left is None:
-                    note(1, "[result has|results have] no row without overlap", "no answers by image, or no image that is left")
+                    why = "no image is left, or it is made of more than answers" if stated.answers else "no answers by image are kept"
+                    note(1, f"[result has|results have] no row without overlap: {why}", metric)
                 else:
                     rows.append(_row_without(config, protocol.VERSION, loaded, in_training.left_of(test), metric, left))
     except BaseException:  # hours of finished shots are worth keeping, whatever stops the next one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eval import metrics
@@ -23,10 +24,18 @@ def without(metric: str, score: Score, contents: np.ndarray) -> Score | None:
     values = [of_run[metric] for of_run in scored if of_run is not None and metric in of_run]
     if not values or len(values) < len(scored):
         return None
-    if len(values) == 1:
-        return values[0].having(k=score.k, settings=score.settings, protocol=score.protocol)
-    mean = metrics.over_seeds([value.value for value in values], metric)
-    return mean.having(n=values[0].n, chance=score.chance, k=score.k, settings=score.settings, protocol=score.protocol)
+    left = _over_runs(metric, values) if score.runs else values[0]
+    return left.having(n=values[0].n, chance=score.chance, k=score.k, settings=score.settings, protocol=score.protocol)
+
+
+def _over_runs(metric: str, values: Sequence[Score]) -> Score:
+    """Return the mean over draws; where all give the same, the interval over test images, since one over draws would have no width."""
+    runs = tuple(value.value for value in values)
+    if len(runs) < 2 or len(set(runs)) > 1:
+        return metrics.over_seeds(runs, metric)
+    first = values[0]
+    interval = f"{first.interval} (all {len(runs)} draws give the same)" if first.interval else ""
+    return first.having(interval=interval, runs=runs)
 
 
 def _of_run(answers: Answers, contents: np.ndarray) -> dict[str, Score] | None:

@@ -48,7 +48,9 @@ class Config(FewShot):
     weight_decay: float = option(0.1, "weight decay, of all weights", least=0)
     augment: str = option("finetune", "augmentation of the training images, by name (`train finetune --help`)", metavar="NAME")
     tune: Literal["all", "houlsby", "lora"] = option("all", "what of the trunk is trained: all, or adapters alone")
-    head: Literal["auto", "zeroshot", "normal", "zero"] = option("auto", "first weights of the classifier of ft")
+    head: Literal["auto", "zeroshot", "normal", "zero"] = option(
+        "auto", "first weights of the classifier of ft; those of wise-ft are always the class names"
+    )
     templates: str = option(
         "", "prompts of a zero-shot head, one per line with {c} for the class; the data's own where not given", metavar="FILE"
     )

@@ -77,11 +77,14 @@ class Study:
         """Return a source."""
         source = load(Source, _mapping(self.sources[name], "manifest"), f"sources.{name}")
         if bool(source.manifest) == bool(source.recipe):
-            raise UsageError(f"sources.{name}: {'both' if source.recipe else 'neither'} manifest and recipe", "one of them")
+            stated = "both manifest and recipe" if source.recipe else "neither manifest nor recipe"
+            raise UsageError(f"sources.{name}: {stated}", "one of them")
         if source.recipe and not fs.exists(source.recipe):
             raise UsageError(f"sources.{name}: no recipe file at {source.recipe!r}", "a recipe of `curate build-shards`")
         if source.build and not source.recipe:
             raise UsageError(f"sources.{name}: build flags without a recipe", "recipe: FILE.yaml")
+        if "output" in source.build:
+            raise UsageError(f"sources.{name}: build.output: the study says where its builds lie", "other flags of `curate build-shards`")
         return source
 
     def objective(self, name: str) -> Objective:

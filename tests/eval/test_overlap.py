@@ -12,9 +12,12 @@ import pytest
 from PIL import Image
 
 from curate.cli import main as curate
-from eval import predictions, results
+from eval import metrics, predictions, results
+from eval.answers import Answers
 from eval.cli import main
+from eval.metrics import Score
 from eval.overlap.near import RADIUS, NearIndex, hash_of
+from eval.overlap.rows import without
 from eval.overlap.search import counts, kind_of, matches
 from shards.manifest import read_manifest
 from shards.reader import Shard
@@ -180,6 +183,27 @@ def test_a_training_set_is_searched_and_means_are_over_draws(trained: str, thing
     )
     assert all(row["data"] == "things" for row in everything)  # no image is left, so there is no second row
     assert everything[0]["settings"]["seen"]["bytes"] == 24
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_draws_that_give_the_same_keep_the_interval_over_images(wrong: int, trained: str, things: str) -> None:
+    """Over two draws without spread a t interval would have no width; of one draw there is none over draws."""
+    from eval.data import open_examples
+
+    examples = open_examples(things)
+    scores = np.eye(3)[examples.labels]
+    scores[:wrong] = np.roll(scores[:wrong], 1, axis=1)
+    one, two = (tuple(Answers(examples, scores) for _ in range(count)) for count in (1, 2))
+    nothing = np.zeros(0, "S64")
+    value = 1 - wrong / 24
+    same = without("acc1", Score(value, runs=(value, value), answers=two), nothing)
+    expected = metrics.accuracy(metrics.ranks(scores, examples.labels))
+    assert same is not None
+    assert (same.value, same.low, same.high) == (expected.value, expected.low, expected.high)
+    assert same.interval == "wilson over test images (all 2 draws give the same)"
+    alone = without("acc1", Score(value, runs=(value,), answers=one), nothing)
+    assert alone is not None
+    assert (alone.low, alone.high, alone.interval) == (None, None, "")
 
 
 @pytest.mark.parametrize(

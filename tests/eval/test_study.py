@@ -90,8 +90,9 @@ def test_keys_follow_content_and_nothing_else(world: Callable[..., str], tmp_pat
         ({"train": {"sampels_seen": 16}}, "--sampels-seen"),
         ({"targets": {"toy": "."}}, "no packed set"),
         ({"sources": {"one": "nowhere"}}, "no manifest"),
-        ({"sources": {"one": {"flags": {}}}}, "neither manifest and recipe"),
+        ({"sources": {"one": {"flags": {}}}}, "neither manifest nor recipe"),
         ({"sources": {"one": {"recipe": "nowhere.yaml"}}}, "no recipe file"),
+        ({"sources": {"one": {"recipe": "pyproject.toml", "build": {"output": "x"}}}}, "the study says where its builds lie"),
         ({"draws": 0}, "draws"),
     ],
 )
