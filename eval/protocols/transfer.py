@@ -48,9 +48,7 @@ class Config(FewShot):
     weight_decay: float = option(0.1, "weight decay, of all weights", least=0)
     augment: str = option("finetune", "augmentation of the training images, by name (`train finetune --help`)", metavar="NAME")
     tune: Literal["all", "houlsby", "lora"] = option("all", "what of the trunk is trained: all, or adapters alone")
-    head: Literal["auto", "zeroshot", "normal", "zero"] = option(
-        "auto", "first weights of the classifier of ft; those of wise-ft are always the class names"
-    )
+    head: Literal["auto", "zeroshot", "normal", "zero"] = option("auto", "first weights of the classifier of ft; wise-ft needs zeroshot")
     templates: str = option(
         "", "prompts of a zero-shot head, one per line with {c} for the class; the data's own where not given", metavar="FILE"
     )
@@ -73,6 +71,9 @@ def prepare(config: Config) -> list[int | None]:
     """
     if not config.strategies:
         raise UsageError("no --strategies", ", ".join(get_args(Strategy)))
+    between = _between(config)
+    if between and config.head in ("normal", "zero"):
+        raise UsageError(f"{between} with --head {config.head}: its line starts at class names", "--head zeroshot, auto")
     inputs.trunk_of(config)
     if config.tune != "all" and "scratch" in config.strategies:
         raise UsageError(f"--strategies scratch with --tune {config.tune}: adapters on random weights", "--tune all")

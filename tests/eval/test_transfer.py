@@ -235,6 +235,7 @@ def test_a_fifth_of_each_class_is_held_out() -> None:
         (["--k", "40"], "40 shots asked for"),
         (["--small-classes", "drop"], "a fine-tuning keeps its build's classes"),
         (["--tune", "lora", "--strategies", "scratch"], "adapters on random weights"),
+        (["--head", "normal", "--strategies", "ft", "wise-ft-fisher"], "its line starts at class names"),
     ],
 )
 def test_what_cannot_be_is_refused_before_an_image_is_read(
