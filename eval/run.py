@@ -15,7 +15,7 @@ from eval.features import VERSION as FEATURES
 from eval.features import Encoded, Encoder
 from eval.metrics import Score
 from eval.overlap import seen
-from eval.overlap.rows import without
+from eval.overlap.rows import Without
 from eval.overlap.seen import Seen
 from eval.protocols import _shots
 from eval.protocols.base import Bench, Sets
@@ -101,19 +101,22 @@ def _rows(config: EvalConfig, protocol: Any, bench: Bench, loaded: Any, test: En
     """Run the protocol, keep its answers, and return its rows, which are appended; also those of a run that is stopped by then."""
     names = {"checkpoint": loaded.digest, "dataset": test.digest, "protocol": config.PROTOCOL, "protocol_version": protocol.VERSION}
     keeper = Keeper(config.results, config.predictions, {**names, "features_version": FEATURES})
+    without = Without(in_training.contents) if in_training and config.without_overlap else None
+    rest: Encoded | None = None  # its digest sorts all images: made once, for the first row that needs it
     rows: list[results.Row] = []
     try:
         for metric, score in protocol.run(config, bench, test):
             digests = keeper.keep(score.answers, score.k)
             stated = score.having(settings={**score.settings, **(in_training.settings if in_training else {})})
             rows.append(_row(config, protocol.VERSION, loaded, test, metric, stated.having(answers=()), digests))
-            if in_training and config.without_overlap:
-                left = without(metric, stated, in_training.contents)
+            if in_training and without:
+                left = without.score(metric, stated)
                 if left is None:
                     why = "no image is left, or it is made of more than answers" if stated.answers else "no answers by image are kept"
                     note(1, f"[result has|results have] no row without overlap: {why}", metric)
                 else:
-                    rows.append(_row_without(config, protocol.VERSION, loaded, in_training.left_of(test), metric, left))
+                    rest = rest or in_training.left_of(test)
+                    rows.append(_row_without(config, protocol.VERSION, loaded, rest, metric, left))
     except BaseException:  # hours of finished shots are worth keeping, whatever stops the next one
         if rows:
             _append(config, keeper, rows)

@@ -14,18 +14,36 @@ if TYPE_CHECKING:
     from eval.answers import Answers
 
 
-def without(metric: str, score: Score, contents: np.ndarray) -> Score | None:
-    """Return a metric over the images that are left, from the answers that its score was made of; None where it has none.
+class Without:
+    """Gives metrics over the images that are left. The metrics of one set of answers come one after the other: they are made together."""
 
-    Args:
-        contents: sha256 (hex, ASCII bytes) of the images that are left out.
-    """
-    scored = [_of_run(answers, contents) for answers in score.answers]
-    values = [of_run[metric] for of_run in scored if of_run is not None and metric in of_run]
-    if not values or len(values) < len(scored):
-        return None
-    left = _over_runs(metric, values) if score.runs else values[0]
-    return left.having(n=values[0].n, chance=score.chance, k=score.k, settings=score.settings, protocol=score.protocol)
+    def __init__(self, contents: np.ndarray) -> None:
+        """Take the sha256 (hex, ASCII bytes) of the images that are left out."""
+        self._contents = contents
+        self._last: tuple[tuple[Answers, ...], list[dict[str, Score]] | None] = ((), None)
+
+    def score(self, metric: str, score: Score) -> Score | None:
+        """Return a metric from the answers that its score was made of; None where it has none, or where no image is left."""
+        if score.answers is not self._last[0]:
+            self._last = score.answers, self._all(score.answers)
+        scored = self._last[1]
+        if not scored or any(metric not in of_run for of_run in scored):
+            return None
+        values = [of_run[metric] for of_run in scored]
+        left = _over_runs(metric, values) if score.runs else values[0]
+        return left.having(n=values[0].n, chance=score.chance, k=score.k, settings=score.settings, protocol=score.protocol)
+
+    def _all(self, answers: tuple[Answers, ...]) -> list[dict[str, Score]] | None:
+        """Return all metrics of each run over the images that are left; None where a run has none."""
+        import numpy as np
+
+        scored = []
+        for run in answers:
+            kept = ~np.isin(run.examples.hashes, self._contents)
+            if not kept.any():
+                return None
+            scored.append(metrics.classification(run.scores[kept], run.examples.labels[kept], probabilistic=True))
+        return scored
 
 
 def _over_runs(metric: str, values: Sequence[Score]) -> Score:
@@ -36,13 +54,3 @@ def _over_runs(metric: str, values: Sequence[Score]) -> Score:
     first = values[0]
     interval = f"{first.interval} (all {len(runs)} draws give the same)" if first.interval else ""
     return first.having(interval=interval, runs=runs)
-
-
-def _of_run(answers: Answers, contents: np.ndarray) -> dict[str, Score] | None:
-    """Return all metrics of a run over the images that are left; None where none is."""
-    import numpy as np
-
-    kept = ~np.isin(answers.examples.hashes, contents)
-    if not kept.any():
-        return None
-    return metrics.classification(answers.scores[kept], answers.examples.labels[kept], probabilistic=True)

@@ -111,15 +111,8 @@ class _Test:
     def __init__(self, test: Examples, kind: str) -> None:
         import numpy as np
 
-        def of_image(i: int) -> tuple[int, bool]:
-            try:
-                return hash_of(test.read(i), kind)
-            except OSError:  # the encoder names it
-                return 0, False
-
-        with ThreadPoolExecutor(threads_of(0)) as pool:
-            hashed = list(pool.map(of_image, range(len(test))))
-        self.index = NearIndex(np.array([h for h, _ in hashed], np.uint64), np.array([usable for _, usable in hashed], bool))
+        hashes = _hashes(test, kind)
+        self.index = NearIndex(hashes, hashes != np.uint64(0))
         self.by_content = _places(test.hashes.tolist())
         self.by_uid = _places(list(test.ids))
 
@@ -140,6 +133,21 @@ class _Test:
         known = np.flatnonzero(part.phashes)
         for place, at, bits in zip(*self.index.pairs(part.phashes[known]), strict=True):
             yield match(place, int(known[at]), NEAR, bits)
+
+
+def _hashes(examples: Examples, kind: str) -> NDArray[np.uint64]:
+    """Return the hash of each image of a set, (n,); 0 where it cannot be read, or says too little for a near match."""
+    import numpy as np
+
+    def of_image(i: int) -> int:
+        try:
+            value, usable = hash_of(examples.read(i), kind)
+        except OSError:  # the encoder names it
+            return 0
+        return value if usable else 0
+
+    with ThreadPoolExecutor(threads_of(0)) as pool:
+        return np.array(list(pool.map(of_image, range(len(examples)))), np.uint64)
 
 
 def _places(names: Sequence[object]) -> dict[object, list[int]]:
@@ -192,9 +200,7 @@ def _picture(build: Manifest, entry: ShardEntry, row: int) -> bytes:
 def _of_examples(examples: Examples) -> Iterator[_Part]:
     import numpy as np
 
-    with ThreadPoolExecutor(threads_of(0)) as pool:
-        hashed = list(pool.map(lambda i: hash_of(examples.read(i), DEFAULT), range(len(examples))))
-    phashes = np.array([h if usable else 0 for h, usable in hashed], np.uint64)
+    phashes = _hashes(examples, DEFAULT)
     uids = np.array(examples.ids, str)
     yield _Part(
         uids, (examples.hashes,), phashes, lambda row: f"{examples.name}: {uids[row]}", functools.partial(functools.partial, examples.read)

@@ -17,7 +17,7 @@ from eval.answers import Answers
 from eval.cli import main
 from eval.metrics import Score
 from eval.overlap.near import RADIUS, NearIndex, hash_of
-from eval.overlap.rows import without
+from eval.overlap.rows import Without
 from eval.overlap.search import counts, kind_of, matches
 from shards.manifest import read_manifest
 from shards.reader import Shard
@@ -196,12 +196,12 @@ def test_draws_that_give_the_same_keep_the_interval_over_images(wrong: int, trai
     one, two = (tuple(Answers(examples, scores) for _ in range(count)) for count in (1, 2))
     nothing = np.zeros(0, "S64")
     value = 1 - wrong / 24
-    same = without("acc1", Score(value, runs=(value, value), answers=two), nothing)
+    same = Without(nothing).score("acc1", Score(value, runs=(value, value), answers=two))
     expected = metrics.accuracy(metrics.ranks(scores, examples.labels))
     assert same is not None
     assert (same.value, same.low, same.high) == (expected.value, expected.low, expected.high)
     assert same.interval == "wilson over test images (all 2 draws give the same)"
-    alone = without("acc1", Score(value, runs=(value,), answers=one), nothing)
+    alone = Without(nothing).score("acc1", Score(value, runs=(value,), answers=one))
     assert alone is not None
     assert (alone.low, alone.high, alone.interval) == (None, None, "")
 
