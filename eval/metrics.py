@@ -141,6 +141,11 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
+def without_spread(first: Score, values: Sequence[float], why: str) -> Score:
+    """Return the score of runs that all give the same: with the interval over test images, since one over runs would have no width."""
+    return first.having(interval=f"{first.interval} ({why})" if first.interval else "", runs=tuple(values))
+
+
 def over_images(values: np.ndarray, metric: str) -> Score:
     """Return a metric's mean of one value per test image with its t interval; they are added up in one order, whatever the images' is."""
     import numpy as np

@@ -47,10 +47,8 @@ class Without:
 
 
 def _over_runs(metric: str, values: Sequence[Score]) -> Score:
-    """Return the mean over draws; where all give the same, the interval over test images, since one over draws would have no width."""
+    """Return the mean over draws."""
     runs = tuple(value.value for value in values)
     if len(runs) < 2 or len(set(runs)) > 1:
         return metrics.over_seeds(runs, metric)
-    first = values[0]
-    interval = f"{first.interval} (all {len(runs)} draws give the same)" if first.interval else ""
-    return first.having(interval=interval, runs=runs)
+    return metrics.without_spread(values[0], runs, f"all {len(runs)} draws give the same")

@@ -317,8 +317,7 @@ def over_draws(sides: Sides, runs: Sequence[np.ndarray], k: int | None, **option
             continue
         why = _why_no_spread(sides.train.examples, k, values)
         if why:
-            interval = f"{first.interval} ({why})" if first.interval else ""
-            yield metric, first.having(interval=interval, runs=tuple(values), answers=answers)
+            yield metric, metrics.without_spread(first, values, why).having(answers=answers)
         else:
             yield metric, metrics.over_seeds(values, metric).having(n=n, chance=first.chance, answers=answers)
 
