@@ -141,6 +141,24 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
+def over_runs(scores: Sequence[Score], metric: str, why: str = "") -> Score:
+    """Return the mean of a metric over independent runs.
+
+    One run keeps its own interval. Runs that all give the same keep that of the first one: an interval over runs would have no width.
+
+    Args:
+        scores: of each run.
+        why: why all runs give the same, where they do; named in the interval.
+    """
+    values = [score.value for score in scores]
+    first = scores[0]
+    if len(scores) == 1:
+        return first
+    if len(set(values)) == 1:
+        return without_spread(first, values, why or f"all {len(values)} draws give the same")
+    return over_seeds(values, metric).having(n=first.n, chance=first.chance)
+
+
 def without_spread(first: Score, values: Sequence[float], why: str) -> Score:
     """Return the score of runs that all give the same: with the interval over test images, since one over runs would have no width."""
     return first.having(interval=f"{first.interval} ({why})" if first.interval else "", runs=tuple(values))

@@ -114,10 +114,7 @@ def _over_draws(group: Group, size: int, most: int) -> dict[str, Score]:
     draws = range(len(group.members[0].draws))
     labels = group.members[0].draws[0].labels
     scored = [softmax.scores(members.logits_of(group, draw), labels, size, most) for draw in draws]
-    if len(scored) == 1:
-        return scored[0]
-    means = {metric: metrics.over_seeds([draw[metric].value for draw in scored], metric) for metric in scored[0]}
-    return {metric: score.having(n=len(labels), chance=scored[0][metric].chance) for metric, score in means.items()}
+    return {metric: metrics.over_runs([draw[metric] for draw in scored], metric) for metric in scored[0]}
 
 
 def _diversities(group: Group) -> dict[str, Score]:
@@ -130,7 +127,7 @@ def _diversities(group: Group) -> dict[str, Score]:
         values = [draw[metric] for draw in measured if metric in draw]
         if values:
             undefined = sum(value.undefined for value in values)
-            score = metrics.over_seeds([value.value for value in values], metric) if len(values) > 1 else Score(values[0].value)
+            score = metrics.over_runs([Score(value.value) for value in values], metric)
             pairs = {f"{i + 1}-{j + 1}": round(value, 6) for (i, j), value in values[0].pairs.items()}
             scored[metric] = score.having(n=len(labels), settings={"pairs": pairs, "undefined_pairs": undefined})
     return scored

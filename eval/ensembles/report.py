@@ -82,7 +82,7 @@ class Reporter:
                 yield "error_barrier", self._over("error_barrier", [line.error_barrier for line in on_side], protocol, more)
 
     def _over(self, metric: str, values: Sequence[float], protocol: str, more: Mapping[str, Any]) -> Score:
-        score = metrics.over_seeds(values, metric) if len(values) > 1 else Score(values[0])
+        score = metrics.over_runs([Score(value) for value in values], metric)
         k = "all" if self.k is None else self.k
         n = len(self.shop.sides.test.examples)
         return score.having(k=k, n=n, settings={**self.settings, **more}, protocol=protocol)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eval import metrics
@@ -30,7 +29,7 @@ class Without:
         if not scored or any(metric not in of_run for of_run in scored):
             return None
         values = [of_run[metric] for of_run in scored]
-        left = _over_runs(metric, values) if score.runs else values[0]
+        left = metrics.over_runs(values, metric) if score.runs else values[0]
         return left.having(n=values[0].n, chance=score.chance, k=score.k, settings=score.settings, protocol=score.protocol)
 
     def _all(self, answers: tuple[Answers, ...]) -> list[dict[str, Score]] | None:
@@ -44,11 +43,3 @@ class Without:
                 return None
             scored.append(metrics.classification(run.scores[kept], run.examples.labels[kept], probabilistic=True))
         return scored
-
-
-def _over_runs(metric: str, values: Sequence[Score]) -> Score:
-    """Return the mean over draws."""
-    runs = tuple(value.value for value in values)
-    if len(runs) < 2 or len(set(runs)) > 1:
-        return metrics.over_seeds(runs, metric)
-    return metrics.without_spread(values[0], runs, f"all {len(runs)} draws give the same")

@@ -311,15 +311,15 @@ def over_draws(sides: Sides, runs: Sequence[np.ndarray], k: int | None, **option
     scored = [metrics.classification(run, labels, **options) for run in runs]
     answers = tuple(Answers(sides.test.examples, run, {} if k is None else {"seed": seed}) for seed, run in enumerate(runs))
     for metric, first in scored[0].items():
-        values = [run[metric].value for run in scored]
         if k is None:
             yield metric, first.having(answers=answers)
             continue
-        why = _why_no_spread(sides.train.examples, k, values)
-        if why:
-            yield metric, metrics.without_spread(first, values, why).having(answers=answers)
-        else:
-            yield metric, metrics.over_seeds(values, metric).having(n=n, chance=first.chance, answers=answers)
+        by_run = [run[metric] for run in scored]
+        if len(by_run) == 1:  # a single draw says nothing of how far draws differ: no interval
+            yield metric, metrics.over_seeds([first.value], metric).having(n=n, chance=first.chance, answers=answers)
+            continue
+        why = _why_no_spread(sides.train.examples, k, [score.value for score in by_run])
+        yield metric, metrics.over_runs(by_run, metric, why).having(n=n, answers=answers)
 
 
 def _why_no_spread(train: Examples, k: int, values: Sequence[float]) -> str:

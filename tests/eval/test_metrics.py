@@ -75,6 +75,17 @@ def test_one_seed_has_no_interval() -> None:
     assert (score.value, score.low, score.high, score.interval) == (0.5, None, None, "")
 
 
+def test_runs_without_spread_keep_the_interval_over_images() -> None:
+    scores = [metrics.Score(value, 0.4, 0.6, "wilson over test images", n=90, chance=0.1) for value in (0.5, 0.5, 0.5, 0.6)]
+    same = metrics.over_runs(scores[:3], "acc1")
+    assert (same.low, same.high, same.runs) == (0.4, 0.6, (0.5, 0.5, 0.5))
+    assert same.interval == "wilson over test images (all 3 draws give the same)"
+    spread = metrics.over_runs(scores, "acc1")
+    assert (spread.low, spread.high) == metrics.t_interval([0.5, 0.5, 0.5, 0.6])
+    assert (spread.n, spread.chance) == (90, 0.1)
+    assert metrics.over_runs(scores[:1], "acc1") == scores[0]
+
+
 def test_bootstrap_is_that_of_a_loop_over_images(scored: tuple[np.ndarray, np.ndarray]) -> None:
     scores, labels = scored
     correct = metrics.ranks(scores, labels) == 0
