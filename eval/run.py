@@ -173,7 +173,8 @@ def _with_file(config: EvalConfig) -> EvalConfig:
     """
     from train.models import tags
 
-    if not config.model or fs.exists(config.checkpoint) or not tags.known(config.model):
+    looks_like_path = "/" in config.checkpoint or fs.is_remote(config.checkpoint) or "." in config.checkpoint
+    if not config.model or fs.exists(config.checkpoint) or (looks_like_path and not tags.known(config.model)):
         return config
     tag = tags.find(config.model, config.checkpoint)
     facts: dict[str, Any] = {
@@ -194,7 +195,7 @@ def _tell_of_set(examples: Examples) -> None:
     where = "such as " + ", ".join(examples.classes[i] for i in empty[:_SHOWN])
     if len(empty) and examples.labels.min() == 1:
         where += "; no image has label 0: do the labels count from 1?"
-    note(len(empty), f"of {len(examples.classes)} classes of {examples.name} have no image", where)
+    note(len(empty), f"of {len(examples.classes)} classes have no test image in {examples.name}", where)
 
 
 def _tell_of_images(test: Encoded, overlap: int) -> None:

@@ -93,11 +93,15 @@ def check(config: Config, sets: Sets, examples: Examples) -> None:
 
 
 def check_model(config: Config, loaded: Loaded) -> None:
-    """Refuse a zero-shot head from a trunk that reads no text.
+    """Refuse a zero-shot head from a trunk that reads no text, and adapters in a trunk that has no place for them.
 
     Raises:
         UsageError: so it is.
     """
+    if config.tune != "all":
+        from train.models.adapters import blocks_of
+
+        blocks_of(loaded.model)
     wanted = _between(config) or ("--head zeroshot" if config.head == "zeroshot" else "")
     if wanted and not loaded.reads_text:
         task = loaded.config.get("task", "images alone")

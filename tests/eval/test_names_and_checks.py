@@ -256,7 +256,7 @@ def test_classes_without_an_image_are_told(
     flags = ("zeroshot", "--data", str(tmp_path / "a.tar"), "--classnames", str(names))
     assert evaluated(tmp_path, checkpoint_file, *flags) == 0
     said = capsys.readouterr().err
-    assert "1 of 4 classes of a.tar have no image: such as nothing; no image has label 0: do the labels count from 1?" in said
+    assert "1 of 4 classes have no test image in a.tar: such as nothing; no image has label 0: do the labels count from 1?" in said
     assert evaluated(tmp_path, checkpoint_file, *flags, "--strict") == 1
 
 

@@ -167,6 +167,11 @@ def test_a_tag_of_open_clip_is_its_file(published: str, class_folders: str, tmp_
     for tag, words in (("absent", "hf download org/absent"), ("toi", "did you mean"), ("nothing.pt", "no file, and no tag")):
         assert main([*common, "--checkpoint", tag]) == 2
         assert words in capsys.readouterr().err
+    flags = ["--data", class_folders, "--results", str(tmp_path / "r.jsonl"), "--checkpoint", "openai"]
+    assert main(["zeroshot", "--model", "ViT-B-23", *flags]) == 2
+    said = capsys.readouterr().err
+    assert "no published weights of a model 'ViT-B-23'" in said
+    assert "did you mean" in said
 
 
 def test_weights_of_quickgelu_have_its_model(published: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,19 @@ def test_rows_name_the_classes_that_gave_all_they_have(trunk: str, make_shards: 
     assert 0 < small < 4
 
 
+def test_adapters_without_a_place_are_refused_before_images_are_read(
+    trunk: str, sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def encode(*_: Any) -> None:
+        raise AssertionError("an image was encoded")
+
+    monkeypatch.setattr(Encoder, "encode", encode)
+    table = str(tmp_path / "results.jsonl")
+    flags = ["--checkpoint", trunk, "--train", sets[0], "--data", sets[1], "--results", table, "--tune", "lora"]
+    assert main(["transfer", *flags]) == 2
+    assert "which has no blocks of a ViT" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (RunError("ft, 5 shots: the training diverged"), 1)])
 def test_finished_shots_are_appended_whatever_stops_the_next(
     stop: BaseException,
