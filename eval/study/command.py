@@ -48,6 +48,7 @@ def study(config: StudyConfig) -> int:
     if folder == config.study:
         raise UsageError(f"{config.study}: no .yaml file", advice="--output DIR")
     jobs = planning.plan(stated, folder)
+    running.check_builds(jobs)
     if config.dry_run:
         _list(config, folder, jobs)
         return 0

@@ -94,6 +94,7 @@ def test_keys_follow_content_and_nothing_else(world: Callable[..., str], tmp_pat
         ({"sources": {"one": {"recipe": "nowhere.yaml"}}}, "no recipe file"),
         ({"sources": {"one": {"recipe": "pyproject.toml", "build": {"output": "x"}}}}, "the study says where its builds lie"),
         ({"draws": 0}, "draws"),
+        ({"sources": {"one": {"recipe": "demo/recipe.yaml", "build": {"hsah": "fast"}}}}, "--hsah"),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_job_runs(
