@@ -14,6 +14,7 @@ from shards.core.errors import UsageError
 if TYPE_CHECKING:
     from eval.datasets.base import Examples
     from eval.protocols.base import Sets
+    from train.models.load import Loaded
 
 BASIN = 0.02  # Frankle et al. 2020, arXiv:1912.05671: two models are stable where the error barrier is below 2 points
 
@@ -49,6 +50,15 @@ class Several(FewShot):
     norm: Literal["recompute", "average"] = option(
         "recompute", "BatchNorm statistics of averaged weights: recomputed on the training images, or averaged, too"
     )
+
+
+def check_model(config: Several, loaded: Loaded) -> None:
+    """Refuse a trunk that `--tune` or `--head` cannot use.
+
+    Raises:
+        UsageError: so it is.
+    """
+    inputs.check_model(config.tune, config.head, loaded)
 
 
 def check(config: Several, sets: Sets, examples: Examples) -> None:

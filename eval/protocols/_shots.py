@@ -315,9 +315,6 @@ def over_draws(sides: Sides, runs: Sequence[np.ndarray], k: int | None, **option
             yield metric, first.having(answers=answers)
             continue
         by_run = [run[metric] for run in scored]
-        if len(by_run) == 1:  # a single draw says nothing of how far draws differ: no interval
-            yield metric, metrics.over_seeds([first.value], metric).having(n=n, chance=first.chance, answers=answers)
-            continue
         why = _why_no_spread(sides.train.examples, k, [score.value for score in by_run])
         yield metric, metrics.over_runs(by_run, metric, why).having(n=n, answers=answers)
 

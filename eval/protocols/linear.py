@@ -137,5 +137,5 @@ def _validation(config: Config, bench: Bench, test: Encoded, whole: _shots.Sides
 def _tell(config: Config, made: Fits, k: int | None) -> None:
     """Tell at the end of settings at the edge of what was tried, and of fits that did not converge."""
     what, shots = ("C" if config.solver == "lbfgs" else "learning rate"), f"with k={'all' if k is None else k}"
-    note(made.chosen.edge, f"draws chose the smallest or the largest {what} of the grid", f"{shots}; widen it")
-    note(made.open, "fits of the linear classifier stopped before they converged", shots)
+    note(made.chosen.edge, f"[draw|draws] chose the smallest or the largest {what} of the grid", f"{shots}; widen it")
+    note(made.open, "[fit|fits] of the linear classifier stopped before [it|they] converged", shots)

@@ -93,9 +93,9 @@ def run(config: Config, bench: Bench, test: Encoded) -> Scores:
     owners = np.repeat(np.arange(len(counts)), counts)
     found = _pairs.ranks(test.features, _encoded(bench, texts), owners)
     repeated = len(texts) - len(set(texts))
-    note(repeated, "captions stand for several images, of which one alone is right", "")
+    note(repeated, "[caption stands|captions stand] for several images, of which one alone is right", "")
     copies = len(examples) - len(np.unique(examples.hashes))
-    note(copies, "images stand twice, byte for byte, of which one alone is right", "")
+    note(copies, "[image stands|images stand] twice, byte for byte, of which one alone is right", "")
     settings = {"captions": len(texts), "repeated_captions": repeated, "repeated_images": copies}
     chance = _pairs.chances(counts, depths)
     for metric, score in _pairs.recalls(found, depths).items():

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from eval.ensembles.config import Several, check
+from eval.ensembles.config import Several, check, check_model
 from eval.protocols import _shots
 from eval.transfer import inputs
 from shards.core.config import option
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from eval.features import Encoded
     from eval.protocols.base import Bench, Scores
 
-__all__ = ["VERSION", "Config", "check", "prepare", "run"]
+__all__ = ["VERSION", "Config", "check", "check_model", "prepare", "run"]
 VERSION = 1
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)  # the published grid of fine-tunings
 

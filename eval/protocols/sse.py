@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from eval.ensembles.config import Several, check
+from eval.ensembles.config import Several, check, check_model
 from eval.ensembles.cycles import RATIOS_EPOCHS, RATIOS_LR, grid
 from eval.protocols import _shots
 from eval.transfer import inputs
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eval.features import Encoded
     from eval.protocols.base import Bench, Scores
 
-__all__ = ["VERSION", "Config", "check", "prepare", "run"]
+__all__ = ["VERSION", "Config", "check", "check_model", "prepare", "run"]
 VERSION = 1
 
 

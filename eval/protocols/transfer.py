@@ -98,14 +98,13 @@ def check_model(config: Config, loaded: Loaded) -> None:
     Raises:
         UsageError: so it is.
     """
-    if config.tune != "all":
-        from train.models.adapters import blocks_of
-
-        blocks_of(loaded.model)
-    wanted = _between(config) or ("--head zeroshot" if config.head == "zeroshot" else "")
-    if wanted and not loaded.reads_text:
+    inputs.check_model(config.tune, config.head, loaded)
+    between = _between(config)
+    if between and not loaded.reads_text:
         task = loaded.config.get("task", "images alone")
-        raise UsageError(f"{wanted}: the trunk was trained by {task} and reads no text", "a trunk of clip or slip", "--strategies ft lp-ft")
+        raise UsageError(
+            f"{between}: the trunk was trained by {task} and reads no text", "a trunk of clip or slip", "--strategies ft lp-ft"
+        )
 
 
 def _between(config: Config) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from eval.protocols._shots import FewShot
     from eval.protocols.base import Sets
     from shards.manifest import Manifest
+    from train.models.load import Loaded
 
 
 def trunk_of(config: EvalConfig) -> Trunk:
@@ -52,6 +53,24 @@ def prepare(config: FewShot) -> list[int | None]:
     if config.small_classes == "drop":
         raise UsageError("--small-classes drop: a fine-tuning keeps its build's classes", "refuse, take-all")
     return _shots.prepare(config)
+
+
+def check_model(tune: str, head: str, loaded: Loaded) -> None:
+    """Refuse adapters in a trunk that has no place for them, and a zero-shot head from one that reads no text.
+
+    Args:
+        tune, head: the flags of these names.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if tune != "all":
+        from train.models.adapters import blocks_of
+
+        blocks_of(loaded.model)
+    if head == "zeroshot" and not loaded.reads_text:
+        task = loaded.config.get("task", "images alone")
+        raise UsageError(f"--head zeroshot: the trunk was trained by {task} and reads no text", "a trunk of clip or slip", "--head normal")
 
 
 def check(config: FewShot, sets: Sets, examples: Examples, val: str) -> None:

@@ -67,8 +67,14 @@ def test_rows_name_the_classes_that_gave_all_they_have(trunk: str, make_shards: 
     assert 0 < small < 4
 
 
+@pytest.mark.parametrize("verb", ["transfer", "soups", "sse"])
 def test_adapters_without_a_place_are_refused_before_images_are_read(
-    trunk: str, sets: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    verb: str,
+    trunk: str,
+    sets: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def encode(*_: Any) -> None:
         raise AssertionError("an image was encoded")
@@ -76,7 +82,7 @@ def test_adapters_without_a_place_are_refused_before_images_are_read(
     monkeypatch.setattr(Encoder, "encode", encode)
     table = str(tmp_path / "results.jsonl")
     flags = ["--checkpoint", trunk, "--train", sets[0], "--data", sets[1], "--results", table, "--tune", "lora"]
-    assert main(["transfer", *flags]) == 2
+    assert main([verb, *flags]) == 2
     assert "which has no blocks of a ViT" in capsys.readouterr().err
 
 
