@@ -75,7 +75,7 @@ class Keeper:
         """Write what waits; `kept` holds the digests of all that is on disk."""
         if self.mode == "auto" and self.total > predictions.MOST_AUTO:
             where = f"{self.total:,} bytes of logits, more than {predictions.MOST_AUTO:,}; --predictions all keeps them"
-            note(1, "evaluation without predictions by image", where)
+            note(1, "[evaluation|evaluations] without predictions by image", where)
             return
         for made in self._waiting.values():
             self.kept.add(predictions.write(self.results, made))

@@ -110,10 +110,12 @@ def named_by(examples: Examples, path: str) -> Examples:
     _say_match(names, matched, [examples.classes[label] for label in used], examples.named)
     renamed = examples.rename(matched, used)
     left_out = matched.left_out
-    renamed = renamed.telling(len(left_out), f"names of {path} that belong to no class of the data", f"such as {left_out[:1]}"[:80])
+    renamed = renamed.telling(
+        len(left_out), f"[name|names] of {path} that [belongs|belong] to no class of the data", f"such as {left_out[:1]}"[:80]
+    )
     repeated = matched.repeated
     return renamed.telling(
-        len(repeated), "names that stand for several classes, which prompts cannot tell apart", ", ".join(repeated[:_SHOWN])
+        len(repeated), "[name|names] that [stands|stand] for several classes, which prompts cannot tell apart", ", ".join(repeated[:_SHOWN])
     )
 
 

@@ -80,7 +80,7 @@ def _datacomp(rows: Sequence[dict[str, Any]], _: ExportConfig) -> bytes:
         metrics[name] = row["value"]
         if row.get("main"):
             main[row["data"]] = row["value"]
-    note(len(sets) - len(main), "data sets have no row of their main metric", "main_metric is null")
+    note(len(sets) - len(main), "data [set has no row of its|sets have no row of their] main metric", "main_metric is null")
     lines = [{"key": key, "dataset": key, "metrics": {**metrics, "main_metric": main.get(key)}} for key, metrics in sets.items()]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
 
@@ -95,7 +95,11 @@ def _latex(rows: Sequence[dict[str, Any]], config: ExportConfig) -> bytes:
         key = tuple(text(value_of(row, field)) for field in lines)
         column = tuple(text(value_of(row, field)) for field in across)
         line = cells.setdefault(key, {})
-        note(int(column in line), "results fall into the cell of another one and are not shown", "--where, --rows or --columns part them")
+        note(
+            int(column in line),
+            "[result falls|results fall] into the cell of another one and [is|are] not shown",
+            "--where, --rows or --columns part them",
+        )
         line[column] = latex_cell(row)
         columns[column] = None
     body = [" & ".join([*map(escaped, key), *(line.get(column, "--") for column in columns)]) + r" \\" for key, line in cells.items()]

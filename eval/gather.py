@@ -94,7 +94,10 @@ def best(rows: Sequence[Entry], fields: Sequence[str]) -> list[Entry]:
             chosen_rows.append(group[0])
             continue
         validated = [row for row in group if isinstance((row.get("settings") or {}).get("val"), int | float)]
-        note(len(group) - len(validated) if validated else 0, "rows of a grid have no validation score and were not chosen from")
+        note(
+            len(group) - len(validated) if validated else 0,
+            "[row|rows] of a grid [has|have] no validation score and [was|were] not chosen from",
+        )
         chosen = max(validated, key=_validation) if validated else max(group, key=_test)
         how = "val" if validated else "test"
         facts = {
@@ -306,7 +309,7 @@ def unit_answers(units: Units, metric: str, results: str) -> tuple[np.ndarray, n
     try:
         together = aligned([part for part in flat if part is not None])
     except ProvenderError:
-        note(1, "groups of runs have no test image in common: their intervals are without answers by image")
+        note(1, "[group|groups] of runs [has|have] no test image in common: [its|their] intervals are without answers by image")
         return None
     counted = [(part.ranks < (5 if metric == "acc5" else 1)).astype(np.float64) for part in together]
     means, start = [], 0
@@ -324,7 +327,7 @@ def _prediction(row: Mapping[str, Any], at: int, results: str) -> Predictions | 
     try:
         return _kept(results, digests[at if at < len(digests) else 0])
     except ProvenderError as error:
-        note(1, "answers by image could not be read", error.found)
+        note(1, "[file|files] of answers by image could not be read", error.found)
         return None
 
 

@@ -142,9 +142,10 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def over_runs(scores: Sequence[Score], metric: str, why: str = "") -> Score:
-    """Return the mean of a metric over independent runs.
+    """Return the mean of a metric over independent runs, such as draws of the shots.
 
-    One run keeps its own interval. Runs that all give the same keep that of the first one: an interval over runs would have no width.
+    A single run has no interval: it says nothing of how far runs differ. Runs that all give the same keep the interval of the first
+    one: an interval over runs would have no width.
 
     Args:
         scores: of each run.
@@ -152,9 +153,7 @@ def over_runs(scores: Sequence[Score], metric: str, why: str = "") -> Score:
     """
     values = [score.value for score in scores]
     first = scores[0]
-    if len(scores) == 1:
-        return first
-    if len(set(values)) == 1:
+    if len(values) > 1 and len(set(values)) == 1:
         return without_spread(first, values, why or f"all {len(values)} draws give the same")
     return over_seeds(values, metric).having(n=first.n, chance=first.chance)
 

@@ -90,7 +90,7 @@ def _tell(plan: Plan, known: Estimates) -> None:
         )
     note(
         sum(0 < df < 5 for df in known.freedom.values()),
-        "spreads are estimated from fewer than five degrees of freedom: off by half or more",
+        "[spread is|spreads are] estimated from fewer than five degrees of freedom: off by half or more",
     )
 
 
@@ -110,7 +110,11 @@ def planned(config: NoiseConfig, known: Estimates) -> Plan:
     likely = independent if known.discordance is None else known.discordance
     discordance = config.discordance if config.discordance >= 0 else likely
     if accuracy <= chance:
-        note(1, "planned accuracy is not above chance: a difference there says nothing of sources", f"{accuracy:.3f} against {chance:.3f}")
+        note(
+            1,
+            "planned [accuracy is|accuracies are] not above chance: a difference there says nothing of sources",
+            f"{accuracy:.3f} against {chance:.3f}",
+        )
     if discordance > 2 * min(accuracy, 1 - accuracy) + 1e-9:
         raise UsageError(f"--discordance {discordance:g} at accuracy {accuracy:g}", f"at most {2 * min(accuracy, 1 - accuracy):g}")
     given = {"draw": config.sd_draw, "train_seed": config.sd_seed, "shots": config.sd_shots}

@@ -143,7 +143,7 @@ def _named(config: PackConfig) -> Opened:
         try:
             parts[split] = module.load(config.input, split)
         except EmptySplitError as error:
-            note(1, "splits without an image left out", error.found)
+            note(1, "[split|splits] without an image left out", error.found)
     if not parts:
         raise UsageError(f"{config.input}: no split with an image", module.LAYOUT)
     for examples in parts.values():
@@ -214,7 +214,7 @@ def _aligned(parts: dict[str, Examples]) -> dict[str, Examples]:
         missing = len(union) - len(examples.classes)
         note(
             missing,
-            f"classes are not in the split {split}",
+            f"[class is|classes are] not in the split {split}",
             f"such as {sorted(set(union) - set(examples.classes))[:_SHOWN]}" if missing else "",
         )
     return {split: examples.relabel(union) for split, examples in parts.items()}
@@ -248,7 +248,7 @@ def _dataset(opened: Opened, written: dict[str, Written]) -> packed.Dataset:
     whole = stated == opened.published if opened.published else None
     note(
         int(whole is False),
-        "split list is not that of the whole published set",
+        "split [list is|lists are] not that of the whole published set",
         f"its checksum is {stated[:12]}, not {opened.published[:12]}",
     )
     return packed.Dataset(
@@ -281,13 +281,17 @@ def _tell(opened: Opened, written: dict[str, Written], output: str) -> None:
         for count, what, where in examples.told:
             note(count, what, where)
         example = " such as {0}: {2}".format(*done.dropped[0]) if done.dropped else ""
-        note(len(done.dropped), f"images of {split} left out", f"{fs.join(output, split, 'ledger')} says why{example}")
+        note(len(done.dropped), f"[image|images] of {split} left out", f"{fs.join(output, split, 'ledger')} says why{example}")
         again = done.encoded[0] if done.encoded else ""
-        note(len(done.encoded), f"images of {split} encoded again as .{done.ending}", f"no plain {done.ending.upper()}, such as {again}")
+        note(
+            len(done.encoded),
+            f"[image|images] of {split} encoded again as .{done.ending}",
+            f"no plain {done.ending.upper()}, such as {again}",
+        )
         empty = [name for label, name in enumerate(examples.classes) if not (examples.labels == label).any()]
-        note(len(empty), f"of {len(examples.classes)} classes have no image in {split}", f"such as {', '.join(empty[:_SHOWN])}")
+        note(len(empty), f"of {len(examples.classes)} classes [has|have] no image in {split}", f"such as {', '.join(empty[:_SHOWN])}")
     train = set(written[packed.TRAIN].hashes) if packed.TRAIN in written else set()
     for split in written:
         if split != packed.TRAIN:
             twice = sum(one in train for one in written[split].hashes)
-            note(twice, f"images of {split} are training images too, byte for byte", opened.name)
+            note(twice, f"[image of {split} is a training image|images of {split} are training images] too, byte for byte", opened.name)

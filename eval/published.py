@@ -118,7 +118,7 @@ def import_table(config: ImportConfig) -> None:
     else:
         emit(_summary(published))
     say(f"{published.lines} lines, {len(rows)} results appended to {config.output}; each was selected on the test set")
-    note(published.no_numbers, "cells hold no number and no blank", "such as Nan")
+    note(published.no_numbers, "[cell holds|cells hold] no number and no blank", "such as Nan")
     words = {
         "subsampled": "cells of test sets cut to classes × shots images",
         "copied": "cells copied from another model's best",

@@ -195,7 +195,7 @@ def _tell_of_set(examples: Examples) -> None:
     where = "such as " + ", ".join(examples.classes[i] for i in empty[:_SHOWN])
     if len(empty) and examples.labels.min() == 1:
         where += "; no image has label 0: do the labels count from 1?"
-    note(len(empty), f"of {len(examples.classes)} classes have no test image in {examples.name}", where)
+    note(len(empty), f"of {len(examples.classes)} classes [has|have] no test image in {examples.name}", where)
 
 
 def _tell_of_images(test: Encoded, overlap: int) -> None:

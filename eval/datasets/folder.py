@@ -50,9 +50,11 @@ def load(path: str, columns: Columns) -> Examples:
     parents = _parents(ids)
     refuse_mixture(path, parents, f"{path.rstrip('/')}/{{}}")
     if len(parents) > 1:
-        examples = examples.telling(len(parents), "folders of class folders taken together", ", ".join(parents[:_SHOWN]))
+        examples = examples.telling(len(parents), "[folder|folders] of class folders taken together", ", ".join(parents[:_SHOWN]))
     where = found.hidden[0] if found.hidden else ""
-    return examples.telling(len(found.hidden), "hidden pictures and thumbnails passed over", f"such as {fs.printable(where)}")
+    return examples.telling(
+        len(found.hidden), "hidden [picture or thumbnail|pictures and thumbnails] passed over", f"such as {fs.printable(where)}"
+    )
 
 
 def _parents(ids: Sequence[str]) -> list[str]:

@@ -75,7 +75,7 @@ def load(path: str, columns: Columns) -> Examples:
         known_hashes=np.array(hashes, dtype="S64"),
     )
     where = f"their reasons are in {fs.join(dataset.path_of(split), 'ledger')}"
-    return examples.telling(stated.undecodable, f"images of {name} were left out when it was packed", where)
+    return examples.telling(stated.undecodable, f"[image|images] of {name} [was|were] left out when it was packed", where)
 
 
 def _usual(dataset: packed.Dataset) -> str:

@@ -160,8 +160,10 @@ def _listed(path: str, split: str, image_column: str, caption_column: str, image
     name = label_of(path.removesuffix(".json"))
     ids, captions = tuple(item.id for item in usable), tuple(item.captions for item in usable)
     paired = Paired(f"{name}/{taken}" if taken else name, ids, lambda i: read_file(paths[i]), captions)
-    paired = paired.telling(len(missing), "images that captions name are not there", f"such as {missing[0].id}" if missing else "")
-    return paired.telling(len(bare), "images without a caption passed over", f"such as {bare[0].id}" if bare else "")
+    paired = paired.telling(
+        len(missing), "[image|images] that captions name [is|are] not there", f"such as {missing[0].id}" if missing else ""
+    )
+    return paired.telling(len(bare), "[image|images] without a caption passed over", f"such as {bare[0].id}" if bare else "")
 
 
 def _of_split(path: str, items: list[FolderItem], split: str) -> tuple[list[FolderItem], str]:

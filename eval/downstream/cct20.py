@@ -57,8 +57,8 @@ def load(path: str, split: str) -> Examples:
         if len(shown) == 1:
             items.append(_layout.Item(files[id], fs.join(folder, files[id]), places[shown.pop()]))
     found = _layout.examples("cct20", items, CLASSES, TEMPLATES, METRIC)
-    found = found.telling(empty, f"images of {split} without an animal passed over", "category `empty`")
-    return found.telling(several, f"images of {split} with several kinds of animals passed over", "they have no one label")
+    found = found.telling(empty, f"[image|images] of {split} without an animal passed over", "category `empty`")
+    return found.telling(several, f"[image|images] of {split} with several kinds of animals passed over", "they have no one label")
 
 
 def _read(path: str) -> tuple[dict[Any, str], dict[Any, set[str]]]:

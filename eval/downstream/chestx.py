@@ -57,7 +57,7 @@ def load(path: str, split: str) -> Examples:
             if row[finding] in places:
                 items.append(_layout.Item(image, paths.get(image, fs.join(root, "images", image)), places[row[finding]]))
     found = _layout.examples("chestx", items, CLASSES, TEMPLATES, METRIC)
-    return found.telling(others, f"images of {split} passed over", "none of the seven findings, or several")
+    return found.telling(others, f"[image|images] of {split} passed over", "none of the seven findings, or several")
 
 
 def _root(path: str) -> str:

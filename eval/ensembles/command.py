@@ -114,6 +114,8 @@ def _over_draws(group: Group, size: int, most: int) -> dict[str, Score]:
     draws = range(len(group.members[0].draws))
     labels = group.members[0].draws[0].labels
     scored = [softmax.scores(members.logits_of(group, draw), labels, size, most) for draw in draws]
+    if len(scored) == 1:
+        return scored[0]  # one evaluation, whose intervals are over test images
     return {metric: metrics.over_runs([draw[metric] for draw in scored], metric) for metric in scored[0]}
 
 

@@ -37,7 +37,11 @@ def grid(lr: float, epochs: float, lr_ratios: Sequence[float], epoch_ratios: Seq
         UsageError: all would have no epoch.
     """
     lengths = [int(ratio * epochs) for ratio in epoch_ratios]
-    note(lengths.count(0), "lengths of cycles come to no epoch, and are left out", f"int({min(epoch_ratios):g} · {epochs:g}) = 0")
+    note(
+        lengths.count(0),
+        "[length of a cycle comes|lengths of cycles come] to no epoch, and [is|are] left out",
+        f"int({min(epoch_ratios):g} · {epochs:g}) = 0",
+    )
     cycles = sorted({Cycle(ratio * lr, length) for ratio in lr_ratios for length in lengths if length})
     if not cycles:
         raise UsageError(f"--cycle-epochs {' '.join(f'{ratio:g}' for ratio in epoch_ratios)} of {epochs:g} epochs: no epoch", "more epochs")

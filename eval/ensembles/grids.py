@@ -121,7 +121,7 @@ class Grid:
         ]
         yield from reporter.rows("uniform-soup", [run for run, _ in uniform], {"members": members, "bn": uniform[0][1]})
         if not accuracies[0]:
-            note(1, "greedy soups are left out: nothing is held out to judge them by", "fewer than five shots; --val PATH")
+            note(1, "greedy [soup is|soups are] left out: nothing is held out to judge [it|them] by", "fewer than five shots; --val PATH")
             return
         best = [values.index(max(values)) for values in accuracies]
         runs = [of_draw[at] for of_draw, at in zip(logits, best, strict=True)]

@@ -64,9 +64,9 @@ def candidates(rows: Sequence[Entry]) -> list[Entry]:
             unkept += 1
         elif _evaluation(row) in probabilistic:
             kept[(str(row["protocol"]), *row["predictions"])] = row
-    note(unkept, "evaluations keep no answers by image and cannot be members")
+    note(unkept, "[evaluation keeps|evaluations keep] no answers by image and cannot be [a member|members]")
     scoreless = {_evaluation(row) for row in rows if row.get("metric") == "acc1" and row.get("predictions")} - probabilistic
-    note(len(scoreless), "evaluations have scores that are no logits of a softmax, and cannot be members")
+    note(len(scoreless), "[evaluation has|evaluations have] scores that are no logits of a softmax, and cannot be [a member|members]")
     return list(kept.values())
 
 
@@ -114,7 +114,10 @@ def groups(rows: Sequence[Entry], kind: Kind, results: str, *, by_draw: bool) ->
         chosen = pools
     elif kind == "global":
         chosen = [[pool[at] for pool in pools] for at in range(min(map(len, pools)))]
-        note(sum(map(len, pools)) - len(pools) * len(chosen), "members of a checkpoint have no fellow in every other one, and are left out")
+        note(
+            sum(map(len, pools)) - len(pools) * len(chosen),
+            "[member|members] of a checkpoint [has|have] no fellow in every other one, and [is|are] left out",
+        )
     else:
         chosen = [[member for pool in pools for member in pool]]
     whole = [members for members in chosen if len(members) > 1]

@@ -75,7 +75,7 @@ class Trainings:
         finally:
             self.done()
         if model is None:
-            note(1, "trainings diverged and count as accuracy 0", f"lr {lr:g}, {epochs:g} epochs")
+            note(1, "[training diverged and counts|trainings diverged and count] as accuracy 0", f"lr {lr:g}, {epochs:g} epochs")
         return model
 
 

@@ -185,7 +185,7 @@ def panels(
     every = [Panel(titles[key], tuple(_once(by_key[key], within))) for key in ordered]
     found = [panel for panel in every if wanted(panel)]
     if len(found) > MOST_PANELS:
-        note(len(found) - MOST_PANELS, f"panels beyond {MOST_PANELS} of a plot are not drawn", "--where chooses what is")
+        note(len(found) - MOST_PANELS, f"[panel|panels] beyond {MOST_PANELS} of a plot [is|are] not drawn", "--where chooses what is")
     return found[:MOST_PANELS]
 
 
@@ -204,7 +204,7 @@ def _titled(row: Entry, names: Sequence[str]) -> list[str]:
 def _once(rows: Sequence[Entry], within: Sequence[str]) -> list[Entry]:
     """Return one row for each place: the last one, as in tables."""
     last = {key_of(row, within): row for row in rows}
-    note(len(rows) - len(last), "results fall on the point of another one and are not drawn", "--where parts them")
+    note(len(rows) - len(last), "[result falls|results fall] on the point of another one and [is|are] not drawn", "--where parts them")
     return list(last.values())
 
 

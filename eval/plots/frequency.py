@@ -64,7 +64,7 @@ def build(view: View) -> Section:
         counts = _for(every, row)
         classes, why = _classes(view, row, counts, names[text(row["classes"])]) if counts else ([], "no --concepts is for this source")
         if len(classes) < 3:
-            note(1, "panels of concept frequency are left out", f"{panel.title}: {why or 'fewer than three classes'}")
+            note(1, "[panel|panels] of concept frequency [is|are] left out", f"{panel.title}: {why or 'fewer than three classes'}")
             continue
         chart, lines, fit = _chart(view, f"frequency-{place}", panel.title, row, classes, _said(row, counts, why))
         charts.append(chart)

@@ -66,7 +66,7 @@ class Study:
         self.val = Judge(val.examples, size, bench.encoder) if val is not None else None
         self._size, self._encoder = size, bench.encoder
         self._leaks = 0 if val is None else len(val.examples.shared_with(sides.test.examples))
-        note(self._leaks, "validation images are test images too: the learning rate is chosen on test", path)
+        note(self._leaks, "validation [image is a test image|images are test images] too: the learning rate is chosen on test", path)
         self._progress: Progress | None = None
         self._zero_shot = self._first_head()
         self._probes: dict[tuple[int, bytes], np.ndarray] = {}
@@ -231,7 +231,11 @@ class Study:
         if self._progress is not None:
             self._progress.add(1)
         if model is None:
-            note(1, "trainings diverged: their learning rate cannot be chosen", f"{name}, {k or 'all'} shots, lr {lr:g}, draw {seed}")
+            note(
+                1,
+                "[training diverged: its|trainings diverged: their] learning rate cannot be chosen",
+                f"{name}, {k or 'all'} shots, lr {lr:g}, draw {seed}",
+            )
         return model
 
     def _start(self, name: str, draw: np.ndarray, seed: int) -> tuple[Trunk, Schedule, Begin]:

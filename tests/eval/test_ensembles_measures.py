@@ -192,7 +192,7 @@ def test_the_grid_of_cycles_is_the_published_one() -> None:
     assert cycles.middle(grid, 0.005, 25) == Cycle(0.005, 25)
     notices.clear()
     assert cycles.grid(1.0, 1, (1.0,), (0.5, 1.0)) == [Cycle(1.0, 1)]
-    assert notices.lines() == ["1 lengths of cycles come to no epoch, and are left out: int(0.5 · 1) = 0"]
+    assert notices.lines() == ["1 length of a cycle comes to no epoch, and is left out: int(0.5 · 1) = 0"]
     notices.clear()
     with pytest.raises(UsageError, match="no epoch"):
         cycles.grid(1.0, 1, (1.0,), (0.5,))

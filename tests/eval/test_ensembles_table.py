@@ -128,8 +128,8 @@ def test_what_cannot_be_a_member_is_told(table: str, tmp_path: Path, capsys: pyt
     assert main(["ensemble", table, "--json"]) == 0
     printed = capsys.readouterr()
     assert max(row["settings"]["members"] for row in json.loads(printed.out)) == 3
-    assert "1 evaluations have scores that are no logits of a softmax" in printed.err
-    assert "1 evaluations keep no answers by image" in printed.err
+    assert "1 evaluation has scores that are no logits of a softmax" in printed.err
+    assert "1 evaluation keeps no answers by image" in printed.err
     assert main(["ensemble", table, "--where", "number=0"]) == 2
     assert "no local ensemble of two members or more" in capsys.readouterr().err
     assert main(["ensemble", table, "--data", "x"]) == 2

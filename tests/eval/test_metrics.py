@@ -83,7 +83,8 @@ def test_runs_without_spread_keep_the_interval_over_images() -> None:
     spread = metrics.over_runs(scores, "acc1")
     assert (spread.low, spread.high) == metrics.t_interval([0.5, 0.5, 0.5, 0.6])
     assert (spread.n, spread.chance) == (90, 0.1)
-    assert metrics.over_runs(scores[:1], "acc1") == scores[0]
+    alone = metrics.over_runs(scores[:1], "acc1")
+    assert (alone.low, alone.high, alone.interval, alone.runs) == (None, None, "", (0.5,))
 
 
 def test_bootstrap_is_that_of_a_loop_over_images(scored: tuple[np.ndarray, np.ndarray]) -> None:

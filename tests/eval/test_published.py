@@ -103,7 +103,7 @@ def test_rows_have_labels_settings_and_intervals(tmp_path: Path, capsys: pytest.
     assert main(["import", path, "--output", output]) == 0
     shown = capsys.readouterr()
     assert "EuroSAT" in shown.out
-    assert "1 cells hold no number and no blank" in shown.err
+    assert "1 cell holds no number and no blank" in shown.err
     assert "36 cells of test sets cut" in shown.err
     rows = results.read(output)
     assert len(rows) == 24 * 4 + 8 + 1  # a `zero` that lines repeat is one row

@@ -210,7 +210,7 @@ def test_what_pairs_lack_is_told_or_refused(pairs: Pairs, tmp_path: Path) -> Non
     (folder / "images" / "p3.png").unlink()
     found = open_paired(as_csv(pairs, folder))
     assert len(found) == 7
-    assert found.told == ((1, "images that captions name are not there", "such as p3.png"),)
+    assert found.told == ((1, "[image|images] that captions name [is|are] not there", "such as p3.png"),)
     with pytest.raises(UsageError, match="no splits in it"):
         open_paired(str(folder / "captions.csv"), split="test")
     with pytest.raises(UsageError, match="no data at"):
