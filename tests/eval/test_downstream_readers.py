@@ -253,8 +253,8 @@ def test_what_has_no_one_label_is_told(tmp_path: Path) -> None:
     MINIATURES["cct20"](tmp_path)
     told = module_of("cct20").load(str(tmp_path), "trans_test").told
     assert [(count, what) for count, what, _ in told] == [
-        (1, "images of trans_test without an animal passed over"),
-        (1, "images of trans_test with several kinds of animals passed over"),
+        (1, "[image|images] of trans_test without an animal passed over"),
+        (1, "[image|images] of trans_test with several kinds of animals passed over"),
     ]
 
 
