@@ -18,7 +18,7 @@ from typing import Literal
 from curate.captions import rules
 from shards.core.config import option
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ MOST_PASSES = 20  # what is nested deeper is no HTML but an attack on our time: 
 # `&` and `<` that begin neither an entity nor a tag.
 _LONE = "&(?!#?[0-9A-Za-z]{1,24};)|<(?![A-Za-z/!])"
 _PLAIN = re.compile(rf"(?:[\t\n\r -%'-;=-~]++|{_LONE})*+")
-# Without line breaks (ftfy works line by line), ligatures, joiners, full widths, and all else that cleaning removes.
+# Without line breaks (ftfy works line by line), ligatures, joiners, tags, full widths, and all else that cleaning removes.
 _QUIET = re.compile(
     rf"(?:[\t -%'-;=-~\xa0-\xac\xae-\u0131\u0134-\u0148\u014a-\u01c3\u01cd-\u01f0\u01f4-\u061b\u061d-\u180d\u180f-\u1fff"
-    rf"\u2010-\u2027\u2030-\u205e\u2070-\u2fff\u3001-\ud7ff\U00010000-\U0010ffff]++|{_LONE})*+"
+    rf"\u2010-\u2027\u2030-\u205e\u2070-\u2fff\u3001-\ud7ff\U00010000-\U000dffff\U000e0080-\U0010ffff]++|{_LONE})*+"
 )
 _MARKUP = re.compile("[<&]")
 _NAMES = (
@@ -57,6 +57,9 @@ _INLINE = frozenset(
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
 )
+# Tags (U+E0000 and on) are text that nobody sees, but models read. They have a use in the flags of England, Scotland and their like
+# alone: a black flag, at most six tags, and an end (Unicode TS #51, section C.1).
+_TAG_CHARACTERS = re.compile("(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{2,6}\U000e007f)|[\U000e0000-\U000e007f]+")
 # Joiners carry meaning inside emoji and several scripts, and none beside ASCII.
 _STRAY_JOINER = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f])")
 
@@ -107,7 +110,8 @@ def _pass(text: str) -> str:
     ftfy = _ftfy()
     text = ftfy.fix_text(ftfy.fixes.unescape_html(text), unescape_html=False)
     text = _TAG.sub(_gap, _HIDDEN_BLOCK.sub(" ", text))
-    text = _STRAY_JOINER.sub("", _INVISIBLE.sub("", text))
+    text = _TAG_CHARACTERS.sub(lambda match: match[1] or "", _INVISIBLE.sub("", text))
+    text = _STRAY_JOINER.sub("", text)
     return " ".join(text.split())
 
 
