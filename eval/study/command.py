@@ -48,7 +48,8 @@ def study(config: StudyConfig) -> int:
     if folder == config.study:
         raise UsageError(f"{config.study}: no .yaml file", advice="--output DIR")
     jobs = planning.plan(stated, folder)
-    running.check_builds(jobs)
+    if not config.job:  # each task of an array is such a job: a build alone refuses its own flags
+        running.check_builds(folder, jobs)
     if config.dry_run:
         _list(config, folder, jobs)
         return 0

@@ -276,7 +276,7 @@ def _check_commands(jobs: Sequence[Job]) -> None:
     seen = set()
     for job in jobs:
         program, verb, *arguments = job.command
-        if program == "curate":  # it refuses its own flags before it reads anything, and builds come first
+        if program == "curate":  # its flags are curate's to check: `run.check_builds` asks it
             continue
         # Jobs that differ in paths, seeds and labels alone are understood alike.
         apart = {"--manifest", "--output", "--checkpoint", "--results", "--label", "--name", "--seed", "--window"}

@@ -150,20 +150,21 @@ def command_line(job: Job) -> list[str]:
     return [sys.executable, "-P", "-c", f"import sys; from shards.core.start import {program}; sys.exit({program}())", *arguments]
 
 
-def check_builds(jobs: Sequence[Job]) -> None:
-    """Let `curate` look at the flags and the recipe of each build, so that what it refuses is refused before the first job runs.
+def check_builds(folder: str, jobs: Sequence[Job]) -> None:
+    """Let `curate` look at the flags and the recipe of each build that is to be made: what it refuses is refused before the first job.
 
     Raises:
         UsageError: a build that cannot be made, in curate's words.
     """
+    done = finished(folder, jobs)
     for job in jobs:
-        if job.kind != "build":
+        if job.kind != "build" or job.key in done:
             continue
         # The plan alone, of one record: it reads the recipe and the flags whole, and little of the input.
         words = [*command_line(job), "--dry-run", "--limit", "1"]
         planned = subprocess.run(words, capture_output=True, text=True, check=False)
         if planned.returncode == UsageError.exit_code:
-            raise UsageError(f"source of {job.name}: {planned.stderr.strip()}", "flags and a recipe that `curate build-shards` takes")
+            raise UsageError(f"sources.{job.name}: {planned.stderr.strip().removeprefix('error: ')}")  # it says what is allowed
 
 
 def _environment(slot: int, at_once: int, gpus: int) -> dict[str, str]:

@@ -20,6 +20,7 @@ from eval.study import run as running
 from eval.study.command import StudyConfig, slurm_script
 from eval.study.jobs import Job, arguments_of, plan
 from eval.study.spec import read
+from shards.core.errors import UsageError
 from shards.manifest import read_manifest
 from tests.curate.drawing import captioned_folder, encoded, picture
 
@@ -215,6 +216,10 @@ def test_a_source_is_built_from_its_recipe_first(world: Callable[..., str], tmp_
     assert read_manifest(made[0].output).samples == 12
     assert [read_manifest(job.output).samples for job in subsets] == [4, 4, 4]
     assert set(running.finished(out, [*made, *subsets])) == {job.key for job in (*made, *subsets)}
+    recipe.unlink()
+    running.check_builds(out, jobs)  # what is made needs its recipe no more
+    with pytest.raises(UsageError, match=r"sources\.again: no file and no recipe"):
+        running.check_builds(str(tmp_path / "elsewhere"), jobs)
 
 
 def test_two_names_of_one_build_share_their_draws(world: Callable[..., str], make_shards: MakeShards) -> None:
