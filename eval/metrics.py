@@ -149,18 +149,14 @@ def over_runs(scores: Sequence[Score], metric: str, why: str = "") -> Score:
 
     Args:
         scores: of each run.
-        why: why all runs give the same, where they do; named in the interval.
+        why: why all runs give the same, where they do and more than that is known of it; named in the interval.
     """
     values = [score.value for score in scores]
     first = scores[0]
     if len(values) > 1 and len(set(values)) == 1:
-        return without_spread(first, values, why or f"all {len(values)} draws give the same")
+        reason = why or f"all {len(values)} draws give the same"
+        return first.having(interval=f"{first.interval} ({reason})" if first.interval else "", runs=tuple(values))
     return over_seeds(values, metric).having(n=first.n, chance=first.chance)
-
-
-def without_spread(first: Score, values: Sequence[float], why: str) -> Score:
-    """Return the score of runs that all give the same: with the interval over test images, since one over runs would have no width."""
-    return first.having(interval=f"{first.interval} ({why})" if first.interval else "", runs=tuple(values))
 
 
 def over_images(values: np.ndarray, metric: str) -> Score:

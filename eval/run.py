@@ -173,7 +173,7 @@ def _with_file(config: EvalConfig) -> EvalConfig:
     """
     from train.models import tags
 
-    looks_like_path = "/" in config.checkpoint or fs.is_remote(config.checkpoint) or "." in config.checkpoint
+    looks_like_path = "/" in config.checkpoint or "." in config.checkpoint
     if not config.model or fs.exists(config.checkpoint) or (looks_like_path and not tags.known(config.model)):
         return config
     tag = tags.find(config.model, config.checkpoint)

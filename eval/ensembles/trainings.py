@@ -15,7 +15,6 @@ from eval.transfer.judge import Judge
 from eval.transfer.subset import write_subset
 from eval.transfer.tuning import Schedule, Trunk, Tuned, config_of, tune
 from shards.core.console import Progress
-from shards.core.errors import UsageError
 from shards.core.notices import note
 
 if TYPE_CHECKING:
@@ -173,11 +172,9 @@ class Workshop:
 
     def _zero_shot_head(self) -> np.ndarray | None:
         config, examples, loaded = self.config, self.sides.test.examples, self.encoder.loaded
-        possible = loaded.reads_text and examples.named
+        possible = loaded.reads_text and examples.named  # `--head zeroshot` was refused where it is not
         if config.head != "zeroshot" and not (config.head == "auto" and possible):
             return None
-        if not possible:
-            raise UsageError("--head zeroshot: a trunk without a text tower, or classes without names", "--head normal, --head probe")
         return heads.zero_shot(loaded, examples, config.templates, self.encoder.device)
 
     def settings(self, k: int | None) -> dict[str, Any]:

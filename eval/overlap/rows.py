@@ -30,7 +30,7 @@ class Without:
             return None
         values = [of_run[metric] for of_run in scored]
         left = metrics.over_runs(values, metric) if score.runs else values[0]
-        return left.having(n=values[0].n, chance=score.chance, k=score.k, settings=score.settings, protocol=score.protocol)
+        return left.having(chance=score.chance, k=score.k, settings=score.settings, protocol=score.protocol)
 
     def _all(self, answers: tuple[Answers, ...]) -> list[dict[str, Score]] | None:
         """Return all metrics of each run over the images that are left; None where a run has none."""

@@ -307,7 +307,7 @@ def over_draws(sides: Sides, runs: Sequence[np.ndarray], k: int | None, **option
     from eval import metrics
     from eval.answers import Answers
 
-    labels, n = sides.test.examples.labels, len(sides.test.examples)
+    labels = sides.test.examples.labels
     scored = [metrics.classification(run, labels, **options) for run in runs]
     answers = tuple(Answers(sides.test.examples, run, {} if k is None else {"seed": seed}) for seed, run in enumerate(runs))
     for metric, first in scored[0].items():
@@ -315,17 +315,17 @@ def over_draws(sides: Sides, runs: Sequence[np.ndarray], k: int | None, **option
             yield metric, first.having(answers=answers)
             continue
         by_run = [run[metric] for run in scored]
-        why = _why_no_spread(sides.train.examples, k, [score.value for score in by_run])
-        yield metric, metrics.over_runs(by_run, metric, why).having(n=n, answers=answers)
+        why = _same_images(sides.train.examples, k, [score.value for score in by_run])
+        yield metric, metrics.over_runs(by_run, metric, why).having(answers=answers)
 
 
-def _why_no_spread(train: Examples, k: int, values: Sequence[float]) -> str:
-    """Return why an interval over draws would have no width; empty where it has one, or where there is one draw alone."""
+def _same_images(train: Examples, k: int, values: Sequence[float]) -> str:
+    """Return in words that all draws are the same images; empty where they are not, or where they cannot be, as their values differ."""
     seeds = len(values)
     if seeds < 2 or len(set(values)) > 1:
         return ""
     draws = {tuple(sorted(train.hashes[draw(train, k, seed)].tolist())) for seed in range(seeds)}
-    return f"all {seeds} draws are the same images" if len(draws) == 1 else f"all {seeds} draws give the same"
+    return f"all {seeds} draws are the same images" if len(draws) == 1 else ""
 
 
 def seeds_of(config: FewShot, k: int | None) -> range:

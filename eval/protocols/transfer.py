@@ -100,11 +100,8 @@ def check_model(config: Config, loaded: Loaded) -> None:
     """
     inputs.check_model(config.tune, config.head, loaded)
     between = _between(config)
-    if between and not loaded.reads_text:
-        task = loaded.config.get("task", "images alone")
-        raise UsageError(
-            f"{between}: the trunk was trained by {task} and reads no text", "a trunk of clip or slip", "--strategies ft lp-ft"
-        )
+    if between:
+        inputs.check_text(between, loaded, "--strategies ft lp-ft")
 
 
 def _between(config: Config) -> str:

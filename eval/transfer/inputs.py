@@ -68,9 +68,23 @@ def check_model(tune: str, head: str, loaded: Loaded) -> None:
         from train.models.adapters import blocks_of
 
         blocks_of(loaded.model)
-    if head == "zeroshot" and not loaded.reads_text:
+    if head == "zeroshot":
+        check_text("--head zeroshot", loaded, "--head normal")
+
+
+def check_text(flag: str, loaded: Loaded, instead: str) -> None:
+    """Refuse a trunk that reads no text where a flag needs one.
+
+    Args:
+        flag: what asks for class names as first weights.
+        instead: the flag that does without.
+
+    Raises:
+        UsageError: the trunk reads no text.
+    """
+    if not loaded.reads_text:
         task = loaded.config.get("task", "images alone")
-        raise UsageError(f"--head zeroshot: the trunk was trained by {task} and reads no text", "a trunk of clip or slip", "--head normal")
+        raise UsageError(f"{flag}: the trunk was trained by {task} and reads no text", "a trunk of clip or slip", instead)
 
 
 def check(config: FewShot, sets: Sets, examples: Examples, val: str) -> None:

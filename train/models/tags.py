@@ -47,11 +47,11 @@ def find(model: str, tag: str) -> Tag:
     facts: dict[str, Any] = get_pretrained_cfg(model, tag)
     if not facts:
         tags = open_clip().list_pretrained_tags_by_model(model)
-        more = f" and {len(tags) - _SHOWN} more" if len(tags) > _SHOWN else ""
         if not tags:
             models = sorted({name for name, _ in open_clip().list_pretrained()})
             found = f"{tag!r}: no file, and open_clip knows no published weights of a model {model!r}"
             raise UsageError(found, "a file of weights, or a model of open_clip that has published ones", closest(model, models))
+        more = f" and {len(tags) - _SHOWN} more" if len(tags) > _SHOWN else ""
         found = f"{tag!r}: no file, and no tag of {model} in open_clip"
         raise UsageError(found, f"a file of weights, or {', '.join(tags[:_SHOWN])}{more}", closest(tag, tags))
     file = _in_hub_cache(facts) or _in_open_clips_cache(facts)
